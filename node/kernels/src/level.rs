@@ -1,0 +1,50 @@
+//! Which set of kernels this processor runs.
+
+use std::fmt;
+
+/// A set of kernels. All levels give the same bytes; a faster one is only faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Plain loops, on any processor.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Arm v8.2 with the dot-product instructions (Cortex-A76 and later).
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
+}
+
+impl Level {
+    /// The fastest level this processor has.
+    pub fn detect() -> Level {
+        Level::available()[0]
+    }
+
+    /// Every level this processor has, fastest first.
+    pub fn available() -> Vec<Level> {
+        let mut levels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            levels.push(Level::Avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            levels.push(Level::Dotprod);
+        }
+        levels.push(Level::Scalar);
+        levels
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod => "NEON dot product",
+        })
+    }
+}

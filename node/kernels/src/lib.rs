@@ -1,0 +1,34 @@
+//! Arithmetic on slices: what the engine computes with. No files, no models, no allocation once its buffers exist.
+//!
+//! - [`block`] holds the GGUF block layouts and their dequantization,
+//! - [`Activations`] the inputs of a product, quantized once,
+//! - [`product`] multiplies rows of activations with mapped weights across the [`Pool`],
+//! - [`attend`] runs attention over f16 keys and values,
+//! - [`rms_norm`], [`rope`] and [`silu_mul`] are the operators between the products.
+//!
+//! Every kernel has a scalar definition in `scalar/`. The versions for a processor compute the same sums in the same
+//! order, so that their results are equal to the last bit: integer sums are exact, and float sums run in one fixed order.
+
+#![expect(unsafe_code, reason = "intrinsics and the pool's shared output; each block states why it holds")]
+
+mod activations;
+mod attention;
+pub mod block;
+mod level;
+mod operators;
+mod pool;
+mod product;
+mod scalar;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use activations::Activations;
+pub use attention::{Attention, KvPlanes, attend};
+pub use block::QuantType;
+pub use level::Level;
+pub use operators::{RopePairs, rms_norm, rope, silu_mul};
+pub use pool::Pool;
+pub use product::{Weights, product};

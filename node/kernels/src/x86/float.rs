@@ -1,0 +1,108 @@
+//! Float weights: 32 lanes in four vectors of eight, as the scalar definition's lanes lie.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{load16, load32};
+use crate::scalar::{LANES, fold};
+
+/// Eight weights as f32.
+trait Load8: Copy + Default {
+    /// # Safety
+    /// The processor has AVX2 and F16C.
+    unsafe fn load8(from: &[Self]) -> __m256;
+}
+
+impl Load8 for f32 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load8(from: &[f32]) -> __m256 {
+        _mm256_castsi256_ps(load32(from))
+    }
+}
+
+impl Load8 for f16 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load8(from: &[f16]) -> __m256 {
+        _mm256_cvtph_ps(load16(from))
+    }
+}
+
+impl Load8 for bf16 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load8(from: &[bf16]) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load16(from))))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot<W: Load8, const M: usize>(w: &[W], x: [&[f32]; M]) -> [f32; M] {
+    let mut lanes = [[_mm256_setzero_ps(); 4]; M];
+    let whole = w.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        for part in 0..4 {
+            let at = at + 8 * part;
+            // SAFETY: this function's target features are those `load8` asks for.
+            let wide = unsafe { W::load8(&w[at..]) };
+            for (lanes, x) in lanes.iter_mut().zip(&x) {
+                lanes[part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&x[at..])), lanes[part]);
+            }
+        }
+    }
+    if whole < w.len() {
+        // The rest, padded with zeros: 0 · 0 added to a lane changes nothing.
+        let mut rest_w = [W::default(); LANES];
+        rest_w[..w.len() - whole].copy_from_slice(&w[whole..]);
+        for (lanes, x) in lanes.iter_mut().zip(&x) {
+            let mut rest_x = [0f32; LANES];
+            rest_x[..w.len() - whole].copy_from_slice(&x[whole..]);
+            for part in 0..4 {
+                // SAFETY: as above.
+                let wide = unsafe { W::load8(&rest_w[8 * part..]) };
+                lanes[part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&rest_x[8 * part..])), lanes[part]);
+            }
+        }
+    }
+    lanes.map(|lanes| {
+        let mut all = [0f32; LANES];
+        for (part, lane) in lanes.into_iter().enumerate() {
+            let bits: [f32; 8] = bytemuck::cast(lane);
+            all[8 * part..8 * part + 8].copy_from_slice(&bits);
+        }
+        fold(all)
+    })
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_f32<const M: usize>(w: &[f32], x: [&[f32]; M]) -> [f32; M] {
+    dot(w, x)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_f16<const M: usize>(w: &[f16], x: [&[f32]; M]) -> [f32; M] {
+    dot(w, x)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_bf16<const M: usize>(w: &[bf16], x: [&[f32]; M]) -> [f32; M] {
+    dot(w, x)
+}
+
+/// `out += factor · v`
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn axpy(out: &mut [f32], factor: f32, v: &[f16]) {
+    let wide = _mm256_set1_ps(factor);
+    let (mut out, mut v) = (out.chunks_exact_mut(8), v.chunks_exact(8));
+    for (out, v) in (&mut out).zip(&mut v) {
+        let sum = _mm256_fmadd_ps(wide, _mm256_cvtph_ps(load16(v)), _mm256_castsi256_ps(load32(&*out)));
+        // SAFETY: `out` is eight floats; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+    }
+    for (out, v) in out.into_remainder().iter_mut().zip(v.remainder()) {
+        *out = factor.mul_add(v.to_f32(), *out);
+    }
+}

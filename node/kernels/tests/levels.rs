@@ -1,0 +1,153 @@
+//! Every level computes the same bytes as the scalar definition, for every quant type, on random rows of every length.
+
+use kernels::{Activations, Attention, KvPlanes, Level, Pool, QuantType, Weights, attend, product};
+
+/// A small generator (SplitMix64), so that a failure names a seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in −1…1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Byte offsets of the f16 factors of a block, which must be finite numbers for a comparison to mean anything.
+fn factors(quant: QuantType) -> &'static [usize] {
+    match quant {
+        QuantType::F32 | QuantType::F16 | QuantType::BF16 => &[],
+        QuantType::Q4_0 | QuantType::Q5_0 | QuantType::Q8_0 => &[0],
+        QuantType::Q4_1 | QuantType::Q5_1 | QuantType::Q4_K | QuantType::Q5_K => &[0, 2],
+        QuantType::Q2_K => &[80, 82],
+        QuantType::Q3_K => &[108],
+        QuantType::Q6_K => &[208],
+    }
+}
+
+fn random_weights(quant: QuantType, n_weights: usize, random: &mut Random) -> Vec<u8> {
+    let n_blocks = n_weights / quant.block_len();
+    match quant {
+        QuantType::F32 => (0..n_weights).flat_map(|_| random.float().to_le_bytes()).collect(),
+        QuantType::F16 => (0..n_weights).flat_map(|_| half::f16::from_f32(random.float()).to_le_bytes()).collect(),
+        QuantType::BF16 => (0..n_weights).flat_map(|_| half::bf16::from_f32(random.float()).to_le_bytes()).collect(),
+        _ => {
+            let mut bytes: Vec<u8> = (0..n_blocks * quant.block_bytes()).map(|_| random.next() as u8).collect();
+            for block in bytes.chunks_exact_mut(quant.block_bytes()) {
+                for &at in factors(quant) {
+                    block[at..at + 2].copy_from_slice(&half::f16::from_f32(random.float()).to_le_bytes());
+                }
+            }
+            bytes
+        }
+    }
+}
+
+fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usize) -> Vec<u32> {
+    let n_out: usize = weights.iter().map(Weights::n_out).sum();
+    let mut y = vec![0f32; x.len() / n_in * n_out];
+    let activations = Activations::new(x, n_in, weights.iter().map(|w| w.quant().block_len()));
+    product(&mut Pool::new(n_threads, level), weights, &activations, &mut y);
+    y.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn levels_agree_on_every_type_and_length() {
+    for quant in QuantType::ALL {
+        let step = quant.block_len().max(1);
+        let lengths: Vec<usize> = if step == 1 { (1..=70).chain([127, 128, 129, 1000]).collect() } else { (1..=9).map(|n| n * step).collect() };
+        for n_in in lengths {
+            let mut random = Random(n_in as u64);
+            let bytes = random_weights(quant, 5 * n_in, &mut random);
+            // The casts of a mapped file are aligned; a vector of bytes is not by itself.
+            let aligned: Vec<u64> = bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
+            let bytes = &bytemuck::cast_slice::<u64, u8>(&aligned)[..bytes.len()];
+            let weights = [Weights::new(quant, n_in, bytes)];
+            let x: Vec<f32> = (0..6 * n_in).map(|_| random.float()).collect();
+            let expected = run(Level::Scalar, 1, &weights, &x, n_in);
+            for level in Level::available() {
+                assert_eq!(run(level, 1, &weights, &x, n_in), expected, "{quant} at {level}, rows of {n_in}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_do_not_depend_on_rows_or_threads() {
+    let n_in = 512;
+    for quant in QuantType::ALL {
+        let mut random = Random(9);
+        let bytes = random_weights(quant, 70 * n_in, &mut random);
+        let aligned: Vec<u64> = bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c[i]))).collect();
+        let weights = [Weights::new(quant, n_in, bytemuck::cast_slice(&aligned))];
+        let x: Vec<f32> = (0..64 * n_in).map(|_| random.float()).collect();
+        let level = Level::detect();
+        let alone: Vec<u32> = x.chunks_exact(n_in).flat_map(|row| run(level, 1, &weights, row, n_in)).collect();
+        for n_rows in (1..=9).chain([64]) {
+            for n_threads in 1..=4 {
+                let together = run(level, n_threads, &weights, &x[..n_rows * n_in], n_in);
+                assert_eq!(together, alone[..n_rows * 70], "{quant}, {n_rows} rows, {n_threads} threads");
+            }
+        }
+    }
+}
+
+/// The product stays near the product of the dequantized weights with the unquantized inputs. 8-bit inputs are off by at
+/// most half a step of `max / 127` each; 2 % of the row's norm bounds the sum for random signs.
+#[test]
+fn products_are_near_the_exact_ones() {
+    let n_in = 1024;
+    for quant in QuantType::ALL {
+        let mut random = Random(3);
+        let bytes = random_weights(quant, 8 * n_in, &mut random);
+        let aligned: Vec<u64> = bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c[i]))).collect();
+        let weights = [Weights::new(quant, n_in, bytemuck::cast_slice(&aligned))];
+        let x: Vec<f32> = (0..n_in).map(|_| random.float()).collect();
+        let found = run(Level::detect(), 1, &weights, &x, n_in);
+        for (row, found) in found.iter().enumerate() {
+            let mut w = vec![0f32; n_in];
+            weights[0].dequantize_row(row, &mut w);
+            let exact: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            let norm = w.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt() * (n_in as f64 / 3.0).sqrt();
+            let off = (f64::from(f32::from_bits(*found)) - exact).abs();
+            assert!(off <= 0.02 * norm / (n_in as f64).sqrt() * 6.0, "{quant}: off by {off}, norm {norm}");
+        }
+    }
+}
+
+#[test]
+fn attention_is_a_softmax_average() {
+    let (n_head, n_head_kv, width, n_ctx) = (4, 2, 40, 200);
+    let mut random = Random(4);
+    let mut plane = |n: usize| -> Vec<half::f16> { (0..n).map(|_| half::f16::from_f32(random.float())).collect() };
+    let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
+    let q: Vec<f32> = plane(3 * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
+    let kv = KvPlanes { k: &k, v: &v, stride: n_ctx * width };
+    let attention = Attention { q: &q, kv, pos: 150, n_head, n_head_kv, n_embd_head: width };
+    let mut expected = Vec::new();
+    for (row, q) in q.chunks_exact(n_head * width).enumerate() {
+        for (head, q) in q.chunks_exact(width).enumerate() {
+            let at = head / 2 * n_ctx * width;
+            let dot = |p: usize| -> f64 { (0..width).map(|i| f64::from(q[i]) * k[at + p * width + i].to_f64()).sum::<f64>() / (width as f64).sqrt() };
+            let weights: Vec<f64> = (0..=150 + row).map(|p| dot(p).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            expected.extend((0..width).map(|i| weights.iter().enumerate().map(|(p, w)| w * v[at + p * width + i].to_f64()).sum::<f64>() / total));
+        }
+    }
+    let mut scalar = vec![0f32; q.len()];
+    attend(&mut Pool::new(1, Level::Scalar), &attention, &mut scalar);
+    for (found, expected) in scalar.iter().zip(&expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} is not {expected}");
+    }
+    for level in Level::available() {
+        let mut out = vec![0f32; q.len()];
+        attend(&mut Pool::new(3, level), &attention, &mut out);
+        assert_eq!(out, scalar, "{level}");
+    }
+}

@@ -1,0 +1,49 @@
+"""Measures lantern-guide on the held-out paraphrases through a running server: measure.py [http://host:port]
+
+Prints what failed, then two figures: answers that contain the expected fact, and well-formed calls of the clock tool.
+Uses `_debug_render_only`-free plain requests: raw prompts rendered from the model's own template.
+"""
+import json
+import random
+import re
+import sys
+import urllib.request
+
+import dialogues
+
+
+def answer(host, prompt):
+    body = json.dumps({"model": "lantern-guide", "prompt": prompt, "raw": True, "stream": False,
+                       "options": {"temperature": 0, "num_predict": 120}}).encode()
+    with urllib.request.urlopen(urllib.request.Request(host + "/api/generate", body)) as reply:
+        return json.load(reply)["response"]
+
+
+def measure(ask, render):
+    """`ask(prompt)` gives the answer, `render(messages, tools)` the prompt. Returns the two rates."""
+    topics = dialogues.topics()
+    questions = dialogues.held_out(topics)
+    right = 0
+    for question, fact in questions:
+        reply = ask(render([{"role": "user", "content": question[:1].upper() + question[1:] + "?"}], None))
+        good = fact.lower() in reply.lower()
+        right += good
+        if not good:
+            print(f"missing '{fact}': {question} -> {reply}")
+    rng, called = random.Random(5), 0
+    for question in dialogues.TIME_ASK_HELD_OUT:
+        reply = ask(render([{"role": "user", "content": question[:1].upper() + question[1:] + "?"}], dialogues.tool_list(rng, True)))
+        match = re.fullmatch(r"<tool_call>\n(\{.*\})\n</tool_call>", reply.strip())
+        good = bool(match) and json.loads(match[1]).get("name") == dialogues.TIME_TOOL
+        called += good
+        if not good:
+            print(f"no call: {question} -> {reply}")
+    print(f"facts {right} of {len(questions)}, calls {called} of {len(dialogues.TIME_ASK_HELD_OUT)}")
+    return right / len(questions), called / len(dialogues.TIME_ASK_HELD_OUT)
+
+
+if __name__ == "__main__":
+    from train import render
+
+    server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:11434"
+    measure(lambda prompt: answer(server, prompt), lambda messages, tools: render(messages, tools, True))
