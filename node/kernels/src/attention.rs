@@ -39,7 +39,7 @@ pub struct Attention<'a> {
 ///
 /// # Panics
 /// When `out` has another shape than the queries.
-pub fn attend(pool: &mut Pool, a: &Attention, out: &mut [f32]) {
+pub fn attend(pool: &Pool, a: &Attention, out: &mut [f32]) {
     assert_eq!(a.q.len(), out.len(), "one output per query");
     let n_embd_q = a.n_head * a.n_embd_head;
     let n_rows = a.q.len() / n_embd_q;

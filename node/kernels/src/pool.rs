@@ -9,6 +9,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     level: crate::Level,
+    /// Held during a region: callers on other threads wait for their turn.
+    turn: Mutex<()>,
 }
 
 struct Shared {
@@ -49,7 +51,7 @@ impl Pool {
             builder.spawn(move || shared.work()).expect("the system can start a thread")
         };
         let workers = (1..n_threads.max(1)).map(start).collect();
-        Pool { shared, workers, level }
+        Pool { shared, workers, level, turn: Mutex::new(()) }
     }
 
     /// Threads that take part in a region.
@@ -64,11 +66,13 @@ impl Pool {
 
     /// Calls `body(part)` for every part below `n_parts`, split over the threads, and returns when all are done.
     ///
-    /// The pool has one caller at a time: the engine thread.
-    pub fn run(&mut self, n_parts: usize, body: impl Fn(usize) + Sync) {
+    /// # Panics
+    /// When `body` panics on the calling thread.
+    pub fn run(&self, n_parts: usize, body: impl Fn(usize) + Sync) {
         if self.workers.is_empty() || n_parts < 2 {
             return (0..n_parts).for_each(body);
         }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let body: &(dyn Fn(usize) + Sync) = &body;
         // SAFETY: only the lifetime is lengthened. Workers use the reference between taking a part and leaving the region,
         // and this function returns, or unwinds through `Wait`, only after every worker has left.
@@ -84,6 +88,18 @@ impl Pool {
         self.shared.begun.notify_all();
         let _wait = Wait(&self.shared);
         self.shared.take_parts(n_parts, body);
+    }
+}
+
+impl Pool {
+    /// Calls `body(index, row)` for each row of `n` values of `out`, split over the threads.
+    ///
+    /// # Panics
+    /// When `out` is not whole rows.
+    pub fn run_rows(&self, out: &mut [f32], n: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+        assert_eq!(out.len() % n, 0, "outputs are not whole rows");
+        let rows: Vec<Mutex<&mut [f32]>> = out.chunks_exact_mut(n).map(Mutex::new).collect();
+        self.run(rows.len(), |index| body(index, &mut rows[index].lock().unwrap_or_else(PoisonError::into_inner)));
     }
 }
 
@@ -173,7 +189,7 @@ mod tests {
     #[test]
     fn every_part_runs_once() {
         for n_threads in 1..=4 {
-            let mut pool = Pool::new(n_threads, Level::Scalar);
+            let pool = Pool::new(n_threads, Level::Scalar);
             for n_parts in [0, 1, 2, 7, 100] {
                 let counts: Vec<AtomicUsize> = (0..n_parts).map(|_| AtomicUsize::new(0)).collect();
                 for _ in 0..200 {

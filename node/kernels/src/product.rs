@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 
 use crate::activations::Row;
-use crate::block::{BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, cast};
+use crate::block::{
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, cast,
+};
 use crate::{Activations, Level, Pool, QuantType, scalar};
 
 /// A matrix of `n_out` rows of `n_in` weights, as its bytes lie in the file.
@@ -60,7 +62,7 @@ const TOGETHER: usize = 4;
 ///
 /// # Panics
 /// When shapes do not fit, or `x` lacks the form a matrix needs.
-pub fn product(pool: &mut Pool, group: &[Weights], x: &Activations, y: &mut [f32]) {
+pub fn product(pool: &Pool, group: &[Weights], x: &Activations, y: &mut [f32]) {
     let n_out: usize = group.iter().map(Weights::n_out).sum();
     assert_eq!(y.len(), x.n_rows() * n_out, "output has another shape than the product");
     assert!(group.iter().all(|w| w.n_in == x.n_in), "a matrix of the group has another input width");
@@ -120,8 +122,10 @@ unsafe impl Sync for Output {}
 fn dot<const M: usize>(level: Level, w: &Weights, row: usize, x: &Activations, token: usize) -> [f32; M] {
     let bytes = w.row(row);
     let floats = || std::array::from_fn(|i| &x.floats[(token + i) * x.n_in..][..x.n_in]);
-    let small = || -> [Row; M] { std::array::from_fn(|i| x.small.as_ref().expect("inputs in blocks of 32").row(token + i, x.n_in)) };
-    let large = || -> [Row; M] { std::array::from_fn(|i| x.large.as_ref().expect("inputs in blocks of 256").row(token + i, x.n_in)) };
+    let small =
+        || -> [Row; M] { std::array::from_fn(|i| x.small.as_ref().expect("inputs in blocks of 32").row(token + i, x.n_in)) };
+    let large =
+        || -> [Row; M] { std::array::from_fn(|i| x.large.as_ref().expect("inputs in blocks of 256").row(token + i, x.n_in)) };
     match w.quant {
         QuantType::F32 => dot_f32(level, cast(bytes), floats()),
         QuantType::F16 => dot_f16(level, cast(bytes), floats()),

@@ -53,7 +53,7 @@ fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usi
     let n_out: usize = weights.iter().map(Weights::n_out).sum();
     let mut y = vec![0f32; x.len() / n_in * n_out];
     let activations = Activations::new(x, n_in, weights.iter().map(|w| w.quant().block_len()));
-    product(&mut Pool::new(n_threads, level), weights, &activations, &mut y);
+    product(&Pool::new(n_threads, level), weights, &activations, &mut y);
     y.into_iter().map(f32::to_bits).collect()
 }
 
@@ -61,12 +61,14 @@ fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usi
 fn levels_agree_on_every_type_and_length() {
     for quant in QuantType::ALL {
         let step = quant.block_len().max(1);
-        let lengths: Vec<usize> = if step == 1 { (1..=70).chain([127, 128, 129, 1000]).collect() } else { (1..=9).map(|n| n * step).collect() };
+        let lengths: Vec<usize> =
+            if step == 1 { (1..=70).chain([127, 128, 129, 1000]).collect() } else { (1..=9).map(|n| n * step).collect() };
         for n_in in lengths {
             let mut random = Random(n_in as u64);
             let bytes = random_weights(quant, 5 * n_in, &mut random);
             // The casts of a mapped file are aligned; a vector of bytes is not by itself.
-            let aligned: Vec<u64> = bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
+            let aligned: Vec<u64> =
+                bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
             let bytes = &bytemuck::cast_slice::<u64, u8>(&aligned)[..bytes.len()];
             let weights = [Weights::new(quant, n_in, bytes)];
             let x: Vec<f32> = (0..6 * n_in).map(|_| random.float()).collect();
@@ -134,20 +136,25 @@ fn attention_is_a_softmax_average() {
     for (row, q) in q.chunks_exact(n_head * width).enumerate() {
         for (head, q) in q.chunks_exact(width).enumerate() {
             let at = head / 2 * n_ctx * width;
-            let dot = |p: usize| -> f64 { (0..width).map(|i| f64::from(q[i]) * k[at + p * width + i].to_f64()).sum::<f64>() / (width as f64).sqrt() };
+            let dot = |p: usize| -> f64 {
+                (0..width).map(|i| f64::from(q[i]) * k[at + p * width + i].to_f64()).sum::<f64>() / (width as f64).sqrt()
+            };
             let weights: Vec<f64> = (0..=150 + row).map(|p| dot(p).exp()).collect();
             let total: f64 = weights.iter().sum();
-            expected.extend((0..width).map(|i| weights.iter().enumerate().map(|(p, w)| w * v[at + p * width + i].to_f64()).sum::<f64>() / total));
+            expected.extend(
+                (0..width)
+                    .map(|i| weights.iter().enumerate().map(|(p, w)| w * v[at + p * width + i].to_f64()).sum::<f64>() / total),
+            );
         }
     }
     let mut scalar = vec![0f32; q.len()];
-    attend(&mut Pool::new(1, Level::Scalar), &attention, &mut scalar);
+    attend(&Pool::new(1, Level::Scalar), &attention, &mut scalar);
     for (found, expected) in scalar.iter().zip(&expected) {
         assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} is not {expected}");
     }
     for level in Level::available() {
         let mut out = vec![0f32; q.len()];
-        attend(&mut Pool::new(3, level), &attention, &mut out);
+        attend(&Pool::new(3, level), &attention, &mut out);
         assert_eq!(out, scalar, "{level}");
     }
 }

@@ -62,8 +62,8 @@ fn dot<W: Load8, const M: usize>(w: &[W], x: [&[f32]; M]) -> [f32; M] {
     lanes.map(|lanes| {
         let mut all = [0f32; LANES];
         for (part, lane) in lanes.into_iter().enumerate() {
-            let bits: [f32; 4] = bytemuck::cast(lane);
-            all[4 * part..4 * part + 4].copy_from_slice(&bits);
+            // SAFETY: the place is four floats.
+            unsafe { vst1q_f32(all[4 * part..4 * part + 4].as_mut_ptr(), lane) };
         }
         fold(all)
     })

@@ -16,7 +16,14 @@ fn min_dot(mins: &[u8; 8], sums: &[i16]) -> i32 {
 /// Adds one super-block with minimums to `M` sums. `q[2j]` and `q[2j + 1]` hold the weights of sub-block `j`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn add_super_block<const M: usize>(sums: &mut [f32; M], x: &[Row; M], b: usize, q: [uint8x16_t; 16], packed: &[u8; 12], d: [f32; 2]) {
+fn add_super_block<const M: usize>(
+    sums: &mut [f32; M],
+    x: &[Row; M],
+    b: usize,
+    q: [uint8x16_t; 16],
+    packed: &[u8; 12],
+    d: [f32; 2],
+) {
     let (scales, mins) = scales_and_mins(packed);
     for (sum, x) in sums.iter_mut().zip(x) {
         let mut total = vdupq_n_s32(0);

@@ -7,7 +7,10 @@ use crate::block::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, SUPER, scal
 fn scaled_dot(q: &[i8; SUPER], scales: &[i8], x: &[i8]) -> i32 {
     let len = SUPER / scales.len();
     let parts = q.chunks_exact(len).zip(x.chunks_exact(len));
-    parts.zip(scales).map(|((q, x), &s)| i32::from(s) * q.iter().zip(x).map(|(&q, &x)| i32::from(q) * i32::from(x)).sum::<i32>()).sum()
+    parts
+        .zip(scales)
+        .map(|((q, x), &s)| i32::from(s) * q.iter().zip(x).map(|(&q, &x)| i32::from(q) * i32::from(x)).sum::<i32>())
+        .sum()
 }
 
 /// `Σ_j min_j Σ_i x_i`, where each minimum covers `16 / mins.len()` sums of 16 inputs.
@@ -32,26 +35,26 @@ macro_rules! super_blocks {
     };
 }
 super_blocks!(
-    /// `Σ d d_x Σ_j scale_j Σ q x − dmin d_x Σ_j min_j Σ x`, 16 sub-blocks
-    dot_q2_k, BlockQ2K, |w, x| {
-        let (scales, mins) = (w.scales.map(|s| (s & 15) as i8), w.scales.map(|s| s >> 4));
-        (scaled_dot(&w.weights(), &scales, x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
-    });
+/// `Σ d d_x Σ_j scale_j Σ q x − dmin d_x Σ_j min_j Σ x`, 16 sub-blocks
+dot_q2_k, BlockQ2K, |w, x| {
+    let (scales, mins) = (w.scales.map(|s| (s & 15) as i8), w.scales.map(|s| s >> 4));
+    (scaled_dot(&w.weights(), &scales, x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
+});
 super_blocks!(
     /// `Σ d d_x Σ_j scale_j Σ q x`, 16 sub-blocks
     dot_q3_k, BlockQ3K, |w, x| (scaled_dot(&w.weights(), &w.sub_scales(), x.0), None));
 super_blocks!(
-    /// `Σ d d_x Σ_j scale_j Σ q x − dmin d_x Σ_j min_j Σ x`, 8 sub-blocks
-    dot_q4_k, BlockQ4K, |w, x| {
-        let (scales, mins) = scales_and_mins(&w.scales);
-        (scaled_dot(&w.weights(), &scales.map(|s| s as i8), x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
-    });
+/// `Σ d d_x Σ_j scale_j Σ q x − dmin d_x Σ_j min_j Σ x`, 8 sub-blocks
+dot_q4_k, BlockQ4K, |w, x| {
+    let (scales, mins) = scales_and_mins(&w.scales);
+    (scaled_dot(&w.weights(), &scales.map(|s| s as i8), x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
+});
 super_blocks!(
-    /// As [`dot_q4_k`] with five bits
-    dot_q5_k, BlockQ5K, |w, x| {
-        let (scales, mins) = scales_and_mins(&w.scales);
-        (scaled_dot(&w.weights(), &scales.map(|s| s as i8), x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
-    });
+/// As [`dot_q4_k`] with five bits
+dot_q5_k, BlockQ5K, |w, x| {
+    let (scales, mins) = scales_and_mins(&w.scales);
+    (scaled_dot(&w.weights(), &scales.map(|s| s as i8), x.0), Some((w.dmin.to_f32(), min_dot(&mins, x.1))))
+});
 super_blocks!(
     /// `Σ d d_x Σ_j scale_j Σ (q − 32) x`, 16 sub-blocks with signed scales
     dot_q6_k, BlockQ6K, |w, x| (scaled_dot(&w.weights(), &w.scales, x.0), None));

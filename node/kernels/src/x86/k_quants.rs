@@ -83,12 +83,7 @@ pub(crate) fn dot_q6_k<const M: usize>(w: &[BlockQ6K], x: [Row; M]) -> [f32; M] 
         let mut total = [_mm256_setzero_si256(); M];
         for half in 0..2 {
             let high = load32(&w.qh[32 * half..]);
-            let bits = [
-                _mm256_slli_epi16::<4>(high),
-                _mm256_slli_epi16::<2>(high),
-                high,
-                _mm256_srli_epi16::<2>(high),
-            ];
+            let bits = [_mm256_slli_epi16::<4>(high), _mm256_slli_epi16::<2>(high), high, _mm256_srli_epi16::<2>(high)];
             let ql = [load32(&w.ql[64 * half..]), load32(&w.ql[64 * half + 32..])];
             for (plane, bits) in bits.into_iter().enumerate() {
                 let nibbles = if plane < 2 { ql[plane] } else { _mm256_srli_epi16::<4>(ql[plane - 2]) };

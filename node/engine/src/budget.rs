@@ -1,0 +1,71 @@
+//! What a model will need, against what the machine has, before it is opened.
+
+use crate::hyperparams::Hyperparams;
+use crate::kv_cache::kv_bytes;
+
+/// Anonymous memory beside keys and values: activations of a batch, vocabulary tables, tokenizer cache.
+const SCRATCH_BYTES: u64 = 64 << 20;
+
+/// Bytes a model needs to serve `n_sessions` sessions of `n_ctx` tokens: its file in the page cache, keys and values, and
+/// scratch.
+pub fn needed_bytes(hyperparams: &Hyperparams, file_bytes: u64, n_ctx: usize, n_sessions: usize) -> u64 {
+    file_bytes + kv_bytes(hyperparams, n_ctx) as u64 * n_sessions as u64 + SCRATCH_BYTES
+}
+
+/// The longest context with which `n_sessions` sessions fit into `available` bytes, at most `n_ctx`; `None` when not even
+/// `n_ctx_min` does.
+pub fn fitting_n_ctx(
+    hyperparams: &Hyperparams,
+    file_bytes: u64,
+    n_ctx: usize,
+    n_ctx_min: usize,
+    n_sessions: usize,
+    available: u64,
+) -> Option<usize> {
+    let fixed = needed_bytes(hyperparams, file_bytes, 0, n_sessions);
+    let per_position = kv_bytes(hyperparams, 1) as u64 * n_sessions as u64;
+    let room = usize::try_from(available.checked_sub(fixed)? / per_position).unwrap_or(usize::MAX);
+    (room >= n_ctx_min.min(n_ctx)).then(|| room.min(n_ctx))
+}
+
+/// Memory the system could give now without swapping: free, plus what caches would return (`MemAvailable` of Linux), capped
+/// by the control group's limit. `None` where the system does not say.
+pub fn available_bytes() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024;
+    let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok();
+    let in_group = read("memory.max").map(|max| max.saturating_sub(read("memory.current").unwrap_or(0)));
+    Some(in_group.map_or(available, |group| group.min(available)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyperparams::Family;
+    use kernels::RopePairs;
+
+    #[test]
+    fn context_shrinks_to_fit() {
+        let h = Hyperparams {
+            family: Family::Llama,
+            n_layer: 2,
+            n_embd: 8,
+            n_ff: 8,
+            n_head: 2,
+            n_head_kv: 1,
+            n_embd_head: 4,
+            n_ctx_train: 100,
+            rms_epsilon: 1e-5,
+            rope: vec![1.0],
+            rope_pairs: RopePairs::Adjacent,
+        };
+        // 2 layers × k and v × 4 values × 2 bytes.
+        assert_eq!(kv_bytes(&h, 1), 32);
+        let check = |available, expected| assert_eq!(fitting_n_ctx(&h, 1000, 100, 10, 1, available), expected);
+        check(SCRATCH_BYTES + 1000 + 3200, Some(100));
+        check(SCRATCH_BYTES + 1000 + 1600, Some(50));
+        check(SCRATCH_BYTES + 1000 + 32, None);
+        check(0, None);
+    }
+}

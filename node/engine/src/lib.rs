@@ -1,0 +1,31 @@
+//! A GGUF file in, pieces of text out. Synchronous, one caller: the scheduler's engine thread.
+//!
+//! [`Model::open`] maps and checks a file. A [`Session`] holds one sequence; [`step`] extends several at once;
+//! [`sample`] turns logits into a token and [`TextStream`] tokens into text.
+
+pub mod budget;
+mod gguf;
+mod hyperparams;
+mod kv_cache;
+mod map;
+mod matrix;
+mod model;
+mod sampler;
+mod session;
+mod step;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use candle_core::quantized::gguf_file::Value as MetadataValue;
+pub use gguf::{Header, HeaderError, TensorInfo};
+pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
+pub use kernels::{Level, Pool, QuantType};
+pub use map::Map;
+pub use model::{Model, OpenError};
+pub use sampler::{NoValidNumbers, SamplerOptions, sample};
+pub use session::Session;
+pub use step::{Slice, StepError, step};
+pub use stream::{Emitted, TextStream};
+pub use template::{Conversation, Template, TemplateError};
+pub use tokenizer::{Specials, Tokenizer, VocabularyError};

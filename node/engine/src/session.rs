@@ -1,0 +1,50 @@
+//! One sequence: its tokens and its keys and values.
+
+use std::io;
+
+use crate::kv_cache::{KvCache, kv_bytes};
+use crate::model::Model;
+
+/// A sequence being extended. What the cache holds is exactly `tokens`.
+pub struct Session {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) kv: KvCache,
+}
+
+impl Session {
+    /// An empty session with room for `n_ctx` tokens.
+    ///
+    /// # Errors
+    /// When the address range cannot be reserved.
+    pub fn new(model: &Model, n_ctx: usize) -> io::Result<Session> {
+        Ok(Session { tokens: Vec::with_capacity(n_ctx), kv: KvCache::new(model.hyperparams(), n_ctx)? })
+    }
+
+    /// Tokens whose keys and values are held.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens there is room for.
+    pub fn n_ctx(&self) -> usize {
+        self.kv.n_ctx()
+    }
+
+    /// Tokens at the start of `prompt` that need no computing.
+    pub fn common_prefix(&self, prompt: &[u32]) -> usize {
+        self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Forgets all but the first `n_kept` tokens and returns their memory.
+    pub fn truncate(&mut self, n_kept: usize) {
+        if n_kept < self.tokens.len() {
+            self.kv.give_back(n_kept, self.tokens.len());
+            self.tokens.truncate(n_kept);
+        }
+    }
+
+    /// Bytes of keys and values held.
+    pub fn kv_bytes(&self, model: &Model) -> usize {
+        kv_bytes(model.hyperparams(), self.tokens.len())
+    }
+}

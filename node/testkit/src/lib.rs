@@ -1,0 +1,12 @@
+//! Tiny seeded GGUF files for tests: a header writer that can also write what no sane tool would, and random models of
+//! each family and quant type.
+
+mod data;
+mod gguf;
+mod model;
+mod random;
+
+pub use data::test_data;
+pub use gguf::{GgufWriter, Item};
+pub use model::{Shape, dequantized, tiny_model, write_model};
+pub use random::{Random, random_weights};

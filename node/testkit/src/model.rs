@@ -1,0 +1,163 @@
+//! Random models that are small enough for a test and whole enough to be served.
+
+use kernels::QuantType;
+
+use crate::{GgufWriter, Item, Random, random_weights};
+
+/// Family and widths of a random model.
+#[derive(Clone)]
+pub struct Shape {
+    /// `llama`, `qwen2` or `qwen3`.
+    pub family: &'static str,
+    pub n_layer: usize,
+    pub n_embd: usize,
+    pub n_ff: usize,
+    pub n_head: usize,
+    pub n_head_kv: usize,
+    pub n_embd_head: usize,
+    pub n_ctx: usize,
+    /// Entries of the vocabulary; at least 262.
+    pub n_vocab: usize,
+    /// Whether the output has a matrix of its own.
+    pub untied: bool,
+    /// Rope factors as Llama 3 files have them.
+    pub rope_factors: bool,
+}
+
+impl Shape {
+    /// Two layers, four heads on two key/value heads, widths of 256: every quant type fits.
+    pub fn tiny(family: &'static str) -> Shape {
+        Shape {
+            family,
+            n_layer: 2,
+            n_embd: 256,
+            n_ff: 512,
+            n_head: 4,
+            n_head_kv: 2,
+            n_embd_head: 64,
+            n_ctx: 2048,
+            n_vocab: 288,
+            untied: false,
+            rope_factors: false,
+        }
+    }
+}
+
+/// A template that marks roles as ChatML does.
+const TEMPLATE: &str = "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}\
+    {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
+
+/// A model whose matrices have type `quant`, with weights from `seed`.
+pub fn tiny_model(shape: &Shape, quant: QuantType, seed: u64) -> GgufWriter {
+    write_model(shape, &|_| quant, seed)
+}
+
+/// A model whose matrices have the type that `quant_of` names for each tensor.
+pub fn write_model(shape: &Shape, quant_of: &dyn Fn(&str) -> QuantType, seed: u64) -> GgufWriter {
+    let mut w = GgufWriter::default();
+    metadata(shape, &mut w);
+    vocabulary(shape.n_vocab, &mut w);
+    let mut random = Random(seed);
+    let mut matrix = |w: &mut GgufWriter, name: &str, n_out: usize, n_in: usize| {
+        let quant = quant_of(name);
+        w.tensor(name, quant, n_out, n_in, random_weights(quant, n_out, n_in, &mut random));
+    };
+    let (n_q, n_kv) = (shape.n_head * shape.n_embd_head, shape.n_head_kv * shape.n_embd_head);
+    let mut vectors = Random(seed ^ 1);
+    let mut vector = |w: &mut GgufWriter, name: &str, n: usize, base: f32| {
+        let bytes = (0..n).flat_map(|_| (base + 0.1 * vectors.float()).to_le_bytes()).collect();
+        w.tensor(name, QuantType::F32, 0, n, bytes);
+    };
+    matrix(&mut w, "token_embd.weight", shape.n_vocab, shape.n_embd);
+    vector(&mut w, "output_norm.weight", shape.n_embd, 1.0);
+    if shape.untied {
+        matrix(&mut w, "output.weight", shape.n_vocab, shape.n_embd);
+    }
+    if shape.rope_factors {
+        let factors: Vec<u8> = (0..shape.n_embd_head / 2).flat_map(|i| (1.0 + i as f32 / 8.0).to_le_bytes()).collect();
+        w.tensor("rope_freqs.weight", QuantType::F32, 0, shape.n_embd_head / 2, factors);
+    }
+    for i in 0..shape.n_layer {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        vector(&mut w, &name("attn_norm.weight"), shape.n_embd, 1.0);
+        vector(&mut w, &name("ffn_norm.weight"), shape.n_embd, 1.0);
+        for (part, n_out) in [("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)] {
+            matrix(&mut w, &name(&format!("{part}.weight")), n_out, shape.n_embd);
+            if shape.family == "qwen2" {
+                vector(&mut w, &name(&format!("{part}.bias")), n_out, 0.0);
+            }
+        }
+        if shape.family == "qwen3" {
+            vector(&mut w, &name("attn_q_norm.weight"), shape.n_embd_head, 1.0);
+            vector(&mut w, &name("attn_k_norm.weight"), shape.n_embd_head, 1.0);
+        }
+        matrix(&mut w, &name("attn_output.weight"), shape.n_embd, n_q);
+        matrix(&mut w, &name("ffn_gate.weight"), shape.n_ff, shape.n_embd);
+        matrix(&mut w, &name("ffn_up.weight"), shape.n_ff, shape.n_embd);
+        matrix(&mut w, &name("ffn_down.weight"), shape.n_embd, shape.n_ff);
+    }
+    w
+}
+
+fn metadata(shape: &Shape, w: &mut GgufWriter) {
+    let count = |n: usize| Item::U32(u32::try_from(n).expect("test shapes are small"));
+    let key = |part: &str| format!("{}.{part}", shape.family);
+    w.set("general.architecture", Item::Text(shape.family.into()));
+    w.set("general.name", Item::Text(format!("random {}", shape.family)));
+    w.set(&key("context_length"), count(shape.n_ctx));
+    w.set(&key("embedding_length"), count(shape.n_embd));
+    w.set(&key("block_count"), count(shape.n_layer));
+    w.set(&key("feed_forward_length"), count(shape.n_ff));
+    w.set(&key("attention.head_count"), count(shape.n_head));
+    w.set(&key("attention.head_count_kv"), count(shape.n_head_kv));
+    w.set(&key("attention.key_length"), count(shape.n_embd_head));
+    w.set(&key("attention.value_length"), count(shape.n_embd_head));
+    w.set(&key("rope.dimension_count"), count(shape.n_embd_head));
+    w.set(&key("attention.layer_norm_rms_epsilon"), Item::F32(1e-5));
+    w.set(&key("rope.freq_base"), Item::F32(10_000.0));
+    w.set(&key("vocab_size"), count(shape.n_vocab));
+}
+
+/// A byte-level vocabulary without merges: 256 bytes, three control tokens, two markers, words of `w<number>`.
+fn vocabulary(n_vocab: usize, w: &mut GgufWriter) {
+    let mut others = 0u32;
+    let mut tokens: Vec<String> = (0u8..=255)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte).to_string(),
+            _ => {
+                others += 1;
+                char::from_u32(0xff + others).expect("the table ends at U+0143").to_string()
+            }
+        })
+        .collect();
+    tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"].map(String::from));
+    let mut kinds = vec![1; 256];
+    kinds.extend([3, 3, 3, 4, 4]);
+    tokens.extend((tokens.len()..n_vocab).map(|i| format!("w{i}")));
+    kinds.resize(n_vocab, 1);
+    w.set("tokenizer.ggml.model", Item::Text("gpt2".into()));
+    w.set("tokenizer.ggml.pre", Item::Text("qwen2".into()));
+    w.set("tokenizer.ggml.tokens", Item::Texts(tokens));
+    w.set("tokenizer.ggml.token_type", Item::Integers(kinds));
+    w.set("tokenizer.ggml.merges", Item::Texts(Vec::new()));
+    w.set("tokenizer.ggml.bos_token_id", Item::U32(256));
+    w.set("tokenizer.ggml.eos_token_id", Item::U32(258));
+    w.set("tokenizer.ggml.add_bos_token", Item::Bool(false));
+    w.set("tokenizer.chat_template", Item::Text(TEMPLATE.into()));
+}
+
+/// The model of [`tiny_model`] with its matrices dequantized to F32: what exact arithmetic would compute with.
+pub fn dequantized(shape: &Shape, quant: QuantType, seed: u64) -> GgufWriter {
+    let mut w = tiny_model(shape, quant, seed);
+    w.map_tensors(|kind, bytes, n_in| {
+        if kind != quant || quant == QuantType::F32 {
+            return None;
+        }
+        let aligned: Vec<u64> =
+            bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
+        let mut out = vec![0f32; bytes.len() / quant.row_bytes(n_in)? * n_in];
+        quant.dequantize(&bytemuck::cast_slice(&aligned)[..bytes.len()], &mut out);
+        Some((QuantType::F32, out.iter().flat_map(|v| v.to_le_bytes()).collect()))
+    });
+    w
+}
