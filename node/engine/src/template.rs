@@ -4,8 +4,6 @@
 mod python;
 mod source;
 
-use std::fmt::Write;
-
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;

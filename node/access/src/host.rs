@@ -1,0 +1,61 @@
+//! The Host rule: a page that points its own name at this machine's address (DNS rebinding) is not served.
+
+use std::net::IpAddr;
+
+/// Whether a server on a loopback address answers to this `Host` header (with or without port): nothing, `localhost`, this
+/// machine's name, names that only exist locally, and addresses that are loopback, private or unspecified.
+pub fn host_allowed(host: &str, own_name: &str) -> bool {
+    let name = without_port(host).to_ascii_lowercase();
+    if name.is_empty() || name == "localhost" || !own_name.is_empty() && name.eq_ignore_ascii_case(own_name) {
+        return true;
+    }
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return match address {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_unspecified() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+    }
+    [".localhost", ".local", ".internal"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => match host.split_once(':') {
+            Some((name, port)) if !port.contains(':') => name,
+            _ => host,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(host: &str, expected: bool) {
+        assert_eq!(host_allowed(host, "mybox"), expected, "{host}");
+    }
+
+    #[test]
+    fn local_names_and_addresses_pass() {
+        for host in [
+            "",
+            "localhost",
+            "localhost:11434",
+            "MyBox",
+            "foo.local:80",
+            "a.internal",
+            "x.localhost",
+            "127.0.0.1:11434",
+            "192.168.1.5",
+            "[::1]:11434",
+            "::1",
+            "0.0.0.0",
+        ] {
+            check(host, true);
+        }
+        for host in ["evil.example", "evil.example:11434", "8.8.8.8", "local", "localhost.evil.example", "[2001:db8::1]:80"] {
+            check(host, false);
+        }
+    }
+}

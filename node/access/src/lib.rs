@@ -1,0 +1,8 @@
+//! Who may: which web pages may call from a browser, and by which names the server may be addressed. Pure decisions; the
+//! HTTP layer asks and answers.
+
+mod host;
+mod origin;
+
+pub use host::host_allowed;
+pub use origin::{OriginError, OriginVerdict, Origins};

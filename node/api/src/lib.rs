@@ -1,0 +1,51 @@
+//! HTTP in, HTTP out. [`router`] serves the Ollama dialect; each endpoint has a file under `ollama/`.
+
+mod error;
+mod json;
+mod ollama;
+mod rules;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+
+use access::Origins;
+use catalog::Store;
+use scheduler::{Descriptions, Scheduler};
+
+/// The API version clients see; some gate features on it.
+pub const API_VERSION: &str = "0.33.0";
+
+/// Reads a duration such as `5m` or `1h30m`; negative means for ever.
+///
+/// # Errors
+/// When a unit is missing or unknown, in the words clients know.
+pub fn keep_alive(text: &str) -> Result<scheduler::KeepAlive, String> {
+    ollama::keep_alive::duration(text)
+}
+
+/// Handles the endpoints work with, nothing else.
+#[derive(Clone)]
+pub struct App {
+    pub store: Store,
+    pub scheduler: Scheduler,
+    pub descriptions: Arc<Descriptions>,
+    pub origins: Arc<Origins>,
+    /// Whether the listener is on a loopback address, where the Host rule holds.
+    pub loopback: bool,
+    /// This machine's name.
+    pub own_name: Arc<str>,
+}
+
+/// Every route, behind the Origin and Host rules.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .merge(ollama::routes())
+        .fallback(rules::not_found)
+        .method_not_allowed_fallback(rules::method_not_allowed)
+        .layer(DefaultBodyLimit::max(json::BODY_BYTES_MAX))
+        .layer(from_fn_with_state(app.clone(), rules::apply))
+        .with_state(app)
+}

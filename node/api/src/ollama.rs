@@ -1,0 +1,59 @@
+//! The Ollama dialect, one file per endpoint.
+
+mod answer;
+mod chat;
+mod generate;
+pub(crate) mod keep_alive;
+mod manage;
+mod model;
+mod options;
+mod ps;
+mod show;
+mod tags;
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use serde_json::json;
+
+use crate::{API_VERSION, App, json, rules};
+
+/// Every path, for pointing out a stray slash.
+pub(crate) const PATHS: [&str; 9] = [
+    "/api/version",
+    "/api/tags",
+    "/api/show",
+    "/api/ps",
+    "/api/generate",
+    "/api/chat",
+    "/api/copy",
+    "/api/delete",
+    "/api/status",
+];
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/", get(running))
+        .route("/api/version", get(version))
+        .route("/api/status", get(status).head(rules::method_not_allowed))
+        .route("/api/tags", get(tags::tags))
+        .route("/api/show", post(show::show))
+        .route("/api/ps", get(ps::ps).head(rules::method_not_allowed))
+        .route("/api/generate", post(generate::generate))
+        .route("/api/chat", post(chat::chat))
+        .route("/api/copy", post(manage::copy))
+        .route("/api/delete", delete(manage::delete))
+}
+
+async fn running() -> &'static str {
+    "Ollama is running"
+}
+
+async fn version() -> Response {
+    json::reply(&json!({ "version": API_VERSION }))
+}
+
+/// There is no cloud behind a Lantern.
+async fn status() -> Response {
+    json::reply(&json!({ "cloud": { "disabled": true, "source": "config" } }))
+}

@@ -1,0 +1,96 @@
+//! From the model a client names to the one on disk.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use catalog::{Installed, ModelName, StoreError};
+use scheduler::{Description, ModelFile};
+use serde_json::{Value, json};
+
+use crate::App;
+use crate::error::ApiError;
+
+/// An installed model and what its file says of itself.
+pub(super) struct Found {
+    pub(super) installed: Installed,
+    pub(super) file: ModelFile,
+    pub(super) description: Arc<Description>,
+}
+
+/// Parses a name; a suffix that means a model elsewhere is refused.
+pub(super) fn parse_name(text: &str) -> Result<ModelName, ApiError> {
+    let (local, remote) = (text.ends_with(":local"), text.ends_with(":cloud") || text.ends_with("-cloud"));
+    let plain = text.strip_suffix(":local").unwrap_or(text);
+    if local && (plain.ends_with(":cloud") || plain.ends_with("-cloud")) || text.ends_with(":local:cloud") {
+        return Err(ApiError::bad_request(format!("use either :local or :cloud, not both: {text:?}")));
+    }
+    if remote {
+        return Err(ApiError {
+            status: StatusCode::FORBIDDEN,
+            message: "ollama cloud is disabled: remote model is unavailable".into(),
+        });
+    }
+    ModelName::parse(plain).map_err(ApiError::bad_request)
+}
+
+/// Looks a model up for computing; errors spell its name as the client did.
+pub(super) async fn find(app: &App, text: &str) -> Result<Found, ApiError> {
+    let name = parse_name(text)?;
+    let missing = ApiError::not_found(format!("model '{text}' not found"));
+    read(app, move |app| {
+        let installed = match app.store.find(&name) {
+            Err(StoreError::NotFound { .. }) => return Err(missing),
+            other => other?,
+        };
+        describe(app, installed)
+    })
+    .await
+}
+
+/// Runs work on files away from the threads that serve sockets.
+pub(super) async fn read<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let app = app.clone();
+    let done = tokio::task::spawn_blocking(move || work(&app)).await;
+    done.unwrap_or_else(|_| Err(ApiError::internal("the model store could not be read")))
+}
+
+/// Adds the file's own account to an installed model.
+pub(super) fn describe(app: &App, installed: Installed) -> Result<Found, ApiError> {
+    let damaged = || ApiError::internal(format!("model {} is damaged on disk: it names no model file", installed.name));
+    let (digest, path) = installed.model_digest().zip(installed.model_path()).ok_or_else(damaged)?;
+    let description = app.descriptions.get(digest, &path)?;
+    let file = ModelFile { name: installed.name.to_string(), digest: digest.into(), path };
+    Ok(Found { installed, file, description })
+}
+
+impl Found {
+    /// What a model can do.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.description.capabilities.contains(&capability)
+    }
+
+    /// The block that listings show of a model.
+    pub(super) fn details(&self) -> Value {
+        let config = &self.installed.config;
+        let or = |given: &str, own: String| if given.is_empty() { own } else { given.to_owned() };
+        json!({
+            "parent_model": "",
+            "format": "gguf",
+            "family": or(&config.model_family, self.description.architecture.clone()),
+            "families": config.model_families.clone().unwrap_or_else(|| vec![self.description.architecture.clone()]),
+            "parameter_size": or(&config.model_type, self.description.parameter_size()),
+            "quantization_level": or(&config.file_type, self.description.quant.clone()),
+        })
+    }
+}
+
+/// An instant of the file system with the local offset.
+pub(super) fn local_time(at: std::time::SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let zoned = at.to_zoned(jiff::tz::TimeZone::system());
+    let text = zoned.strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string();
+    text.strip_suffix("+00:00").map_or(text.clone(), |utc| format!("{utc}Z"))
+}

@@ -1,0 +1,62 @@
+//! Manifest and config as they lie on disk.
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) const MODEL: &str = "application/vnd.ollama.image.model";
+pub(crate) const LICENSE: &str = "application/vnd.ollama.image.license";
+const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// A model: a config and the layers that make it up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    pub schema_version: u32,
+    pub media_type: String,
+    pub config: Layer,
+    pub layers: Vec<Layer>,
+}
+
+/// A blob and what it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    pub media_type: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    pub size: u64,
+}
+
+/// What the config blob tells. Fields of other programs are ignored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub model_format: String,
+    pub model_family: String,
+    pub model_families: Option<Vec<String>>,
+    /// Parameters for people, such as `3.2B`.
+    pub model_type: String,
+    /// Quant type, such as `Q4_K_M`.
+    pub file_type: String,
+    pub architecture: String,
+    pub os: String,
+}
+
+/// A message that comes before a conversation's own.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Message {
+    pub role: String,
+    pub content: String,
+}
+
+impl Manifest {
+    pub(crate) fn new(config: Layer, layers: Vec<Layer>) -> Manifest {
+        Manifest { schema_version: 2, media_type: MANIFEST.into(), config, layers }
+    }
+}
+
+impl Layer {
+    pub(crate) fn config(digest: String, size: u64) -> Layer {
+        Layer { media_type: CONFIG.into(), digest, size }
+    }
+}

@@ -1,0 +1,405 @@
+//! The models folder: `manifests/<host>/<namespace>/<model>/<tag>` and `blobs/sha256-<hex>`.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use crate::manifest::{Config, LICENSE, Layer, MODEL, Manifest, Message};
+use crate::name::ModelName;
+
+/// Bytes of a manifest or config; real ones have some hundreds.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a text layer (template, system prompt, licence, parameters).
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Bytes read at a time when a file is copied into the store.
+const COPY_BYTES: usize = 1 << 20;
+
+/// A models folder. It may change under us: every call looks again.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// A model found on disk.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    pub name: ModelName,
+    /// SHA-256 of the manifest's bytes, hex.
+    pub digest: String,
+    pub modified: SystemTime,
+    /// Bytes of all layers and the config.
+    pub size: u64,
+    pub config: Config,
+    manifest: Manifest,
+    blobs: PathBuf,
+}
+
+/// What a model file says of itself, for its config.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub family: String,
+    pub parameter_size: String,
+    pub quant: String,
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("model {name} not found")]
+    NotFound { name: String },
+    #[error("model {name} is damaged on disk: {reason}")]
+    Damaged { name: String, reason: String },
+    #[error("cannot write the model store: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Store {
+    /// The store in a folder, which need not exist yet.
+    pub fn new(folder: impl Into<PathBuf>) -> Store {
+        Store { folder: folder.into() }
+    }
+
+    /// Where the store is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Every readable model, newest first. Damaged manifests and foreign files are left out.
+    pub fn list(&self) -> Vec<Installed> {
+        let mut found: Vec<Installed> = self.names().into_iter().filter_map(|name| self.read(name).ok()).collect();
+        let seconds = |m: &Installed| m.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        found.sort_by(|a, b| seconds(b).cmp(&seconds(a)).then_with(|| a.name.cmp(&b.name)));
+        found
+    }
+
+    /// The model of a name, whatever the case it is spelt in.
+    ///
+    /// # Errors
+    /// When there is none, or its manifest cannot be read.
+    pub fn find(&self, name: &ModelName) -> Result<Installed, StoreError> {
+        let exact = self.manifest_path(name);
+        let spelt = if exact.is_file() { Some(name.clone()) } else { self.names().into_iter().find(|n| n.matches(name)) };
+        self.read(spelt.ok_or_else(|| StoreError::NotFound { name: name.to_string() })?)
+    }
+
+    /// Removes a name, and every blob that no other model uses.
+    ///
+    /// # Errors
+    /// When there is no such model, or files cannot be removed.
+    pub fn remove(&self, name: &ModelName) -> Result<(), StoreError> {
+        let installed = self.find(name)?;
+        let path = self.manifest_path(&installed.name);
+        fs::remove_file(&path)?;
+        for folder in path.ancestors().skip(1).take(3) {
+            // Fails when other tags, models or namespaces are left, which is right.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        let used: Vec<String> = self.list().iter().flat_map(|m| m.digests().map(String::from).collect::<Vec<_>>()).collect();
+        for digest in installed.digests().filter(|d| !used.iter().any(|u| u == d)) {
+            if let Some(path) = self.blob_path(digest) {
+                match fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a model a second name, replacing what that name meant.
+    ///
+    /// # Errors
+    /// When the source does not exist, or the manifest cannot be written.
+    pub fn copy(&self, source: &ModelName, destination: &ModelName) -> Result<(), StoreError> {
+        let source = self.find(source)?;
+        if source.name.matches(destination) {
+            return Ok(());
+        }
+        let bytes = fs::read(self.manifest_path(&source.name))?;
+        self.write_whole(&self.manifest_path(destination), &bytes)
+    }
+
+    /// Adds a model file under a name: the bytes become a blob, with a config and, if given, a licence beside it.
+    /// `progress` is told the bytes written so far.
+    ///
+    /// # Errors
+    /// When the source cannot be read or the store not written. Nothing is visible until all of it is.
+    pub fn import(
+        &self,
+        name: &ModelName,
+        source: &mut dyn Read,
+        facts: &Facts,
+        license: Option<&str>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), StoreError> {
+        let (digest, size) = self.write_blob(source, progress)?;
+        let mut layers = vec![Layer { media_type: MODEL.into(), digest, size }];
+        if let Some(text) = license {
+            let (digest, size) = self.write_blob(&mut text.as_bytes(), &mut |_| {})?;
+            layers.push(Layer { media_type: LICENSE.into(), digest, size });
+        }
+        let config = Config {
+            model_format: "gguf".into(),
+            model_family: facts.family.clone(),
+            model_families: Some(vec![facts.family.clone()]),
+            model_type: facts.parameter_size.clone(),
+            file_type: facts.quant.clone(),
+            architecture: "amd64".into(),
+            os: "linux".into(),
+        };
+        let config = serde_json::to_vec(&config).expect("a config has only texts");
+        let (digest, size) = self.write_blob(&mut config.as_slice(), &mut |_| {})?;
+        let manifest = Manifest::new(Layer::config(digest, size), layers);
+        let manifest = serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers");
+        self.write_whole(&self.manifest_path(name), &manifest)
+    }
+
+    /// Names of all manifests that lie where one may: four levels deep, in plain folders with valid names.
+    fn names(&self) -> Vec<ModelName> {
+        let mut paths: Vec<(PathBuf, Vec<String>)> = vec![(self.folder.join("manifests"), Vec::new())];
+        for level in 0..4 {
+            let entries = paths.into_iter().flat_map(|(folder, parts)| {
+                let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+                entries.filter_map(move |entry| {
+                    let kind = entry.file_type().ok()?;
+                    let wanted = if level == 3 { kind.is_file() } else { kind.is_dir() };
+                    let mut parts = parts.clone();
+                    parts.push(entry.file_name().into_string().ok()?);
+                    wanted.then(|| (entry.path(), parts))
+                })
+            });
+            paths = entries.collect();
+        }
+        paths.into_iter().filter_map(|(_, p)| ModelName::from_parts([&p[0], &p[1], &p[2], &p[3]]).ok()).collect()
+    }
+
+    fn read(&self, name: ModelName) -> Result<Installed, StoreError> {
+        let damaged = |reason: &str| StoreError::Damaged { name: name.to_string(), reason: reason.into() };
+        let path = self.manifest_path(&name);
+        let modified = fs::metadata(&path)?.modified()?;
+        let bytes = read_limited(&path, MANIFEST_BYTES_MAX)
+            .map_err(|e| damaged(&format!("its manifest cannot be read ({})", e.kind())))?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|_| damaged("its manifest is not one"))?;
+        let layers = || manifest.layers.iter().chain([&manifest.config]);
+        let size =
+            layers().try_fold(0u64, |sum, layer| sum.checked_add(layer.size)).ok_or_else(|| damaged("its sizes overflow"))?;
+        if layers().any(|layer| self.blob_path(&layer.digest).is_none()) {
+            return Err(damaged("a digest is malformed"));
+        }
+        let config = self.blob_path(&manifest.config.digest).and_then(|path| read_limited(&path, MANIFEST_BYTES_MAX).ok());
+        let config = config
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .ok_or_else(|| damaged("its config is missing or not one"))?;
+        let (digest, blobs) = (hex(&Sha256::digest(&bytes)), self.folder.join("blobs"));
+        Ok(Installed { digest, modified, size, config, manifest, blobs, name })
+    }
+
+    fn manifest_path(&self, name: &ModelName) -> PathBuf {
+        name.parts().iter().fold(self.folder.join("manifests"), |path, part| path.join(part))
+    }
+
+    fn blob_path(&self, digest: &str) -> Option<PathBuf> {
+        blob_file(digest).map(|file| self.folder.join("blobs").join(file))
+    }
+
+    /// Streams bytes into the blob of their digest.
+    fn write_blob(&self, source: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(String, u64), StoreError> {
+        let blobs = self.folder.join("blobs");
+        fs::create_dir_all(&blobs)?;
+        let staging = Staging(blobs.join(format!("import-{}-partial", std::process::id())));
+        let mut file = File::create(&staging.0)?;
+        let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0; COPY_BYTES]);
+        loop {
+            let n = source.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            file.write_all(&buffer[..n])?;
+            size += n as u64;
+            progress(size);
+        }
+        file.sync_all()?;
+        let digest = format!("sha256:{}", hex(&hasher.finalize()));
+        fs::rename(&staging.0, self.blob_path(&digest).expect("our own digest is well formed"))?;
+        Ok((digest, size))
+    }
+
+    /// Writes a small file so that it is seen whole or not at all.
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let folder = path.parent().expect("a manifest lies in a folder");
+        fs::create_dir_all(folder)?;
+        // Beside the blobs: what lies among the manifests is read as one.
+        fs::create_dir_all(self.folder.join("blobs"))?;
+        let staging = Staging(self.folder.join("blobs").join(format!("manifest-{}-partial", std::process::id())));
+        let mut file = File::create(&staging.0)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&staging.0, path)?;
+        Ok(())
+    }
+}
+
+impl Installed {
+    /// The GGUF file.
+    pub fn model_path(&self) -> Option<PathBuf> {
+        self.layer("model").and_then(|layer| blob_file(&layer.digest)).map(|file| self.blobs.join(file))
+    }
+
+    /// Digest of the GGUF file: models that share it share their weights.
+    pub fn model_digest(&self) -> Option<&str> {
+        self.layer("model").map(|layer| layer.digest.as_str())
+    }
+
+    /// The Go template of a Modelfile.
+    pub fn template(&self) -> Option<String> {
+        self.text("template").or_else(|| self.text("prompt"))
+    }
+
+    /// The system prompt of a Modelfile.
+    pub fn system(&self) -> Option<String> {
+        self.text("system")
+    }
+
+    /// All licences.
+    pub fn licenses(&self) -> Vec<String> {
+        self.manifest.layers.iter().filter(|l| kind(l) == "license").filter_map(|l| self.layer_text(l)).collect()
+    }
+
+    /// Options of a Modelfile: an object of names and values.
+    pub fn parameters(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.text("params").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    /// Messages of a Modelfile.
+    pub fn messages(&self) -> Vec<Message> {
+        self.text("messages").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    fn digests(&self) -> impl Iterator<Item = &str> {
+        self.manifest.layers.iter().chain([&self.manifest.config]).map(|layer| layer.digest.as_str())
+    }
+
+    fn layer(&self, wanted: &str) -> Option<&Layer> {
+        self.manifest.layers.iter().find(|layer| kind(layer) == wanted)
+    }
+
+    fn text(&self, wanted: &str) -> Option<String> {
+        self.layer(wanted).and_then(|layer| self.layer_text(layer))
+    }
+
+    fn layer_text(&self, layer: &Layer) -> Option<String> {
+        let bytes = read_limited(&self.blobs.join(blob_file(&layer.digest)?), TEXT_BYTES_MAX).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A file that is removed unless it was renamed.
+struct Staging(PathBuf);
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Gone after a rename, which is the usual case.
+        _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The last word of a layer's media type.
+fn kind(layer: &Layer) -> &str {
+    layer.media_type.strip_prefix("application/vnd.ollama.image.").unwrap_or("")
+}
+
+/// `sha256:<64 hex>` as a file name; `None` for anything else.
+fn blob_file(digest: &str) -> Option<String> {
+    let hex = digest.strip_prefix("sha256:").or_else(|| digest.strip_prefix("sha256-"))?;
+    (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| format!("sha256-{}", hex.to_ascii_lowercase()))
+}
+
+fn read_limited(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any real one"));
+    }
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ModelName {
+        ModelName::parse(text).unwrap()
+    }
+
+    fn store_with(names: &[&str]) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let facts = Facts { family: "qwen3".into(), parameter_size: "3.4M".into(), quant: "Q8_0".into() };
+        for n in names {
+            store.import(&name(n), &mut &b"weights"[..], &facts, Some("free"), &mut |_| {}).unwrap();
+        }
+        (folder, store)
+    }
+
+    fn files(folder: &Path) -> usize {
+        fs::read_dir(folder).map_or(0, |entries| entries.count())
+    }
+
+    #[test]
+    fn what_is_imported_is_found_and_listed() {
+        let (_folder, store) = store_with(&["a"]);
+        let found = store.find(&name("A:LATEST")).unwrap();
+        assert_eq!((found.name.to_string(), found.config.model_family.as_str()), ("a:latest".into(), "qwen3"));
+        assert_eq!(fs::read(found.model_path().unwrap()).unwrap(), b"weights");
+        assert_eq!((found.licenses(), found.digest.len()), (vec!["free".to_owned()], 64));
+        assert_eq!(store.list().len(), 1);
+    }
+
+    #[test]
+    fn shared_blobs_outlive_one_name() {
+        let (folder, store) = store_with(&["a"]);
+        store.copy(&name("a"), &name("b:1")).unwrap();
+        assert_eq!(store.find(&name("a")).unwrap().digest, store.find(&name("b:1")).unwrap().digest);
+        store.remove(&name("a")).unwrap();
+        assert!(store.find(&name("b:1")).unwrap().model_path().unwrap().is_file());
+        store.remove(&name("b:1")).unwrap();
+        assert_eq!((files(&folder.path().join("blobs")), store.list().len()), (0, 0));
+        assert!(matches!(store.remove(&name("a")), Err(StoreError::NotFound { .. })));
+    }
+
+    #[test]
+    fn junk_is_ignored() {
+        let (folder, store) = store_with(&["a", "b"]);
+        let manifests = folder.path().join("manifests/registry.ollama.ai/library");
+        fs::write(manifests.join("a/latest"), "{broken").unwrap();
+        fs::write(manifests.join("b/bad name"), "x").unwrap();
+        fs::create_dir_all(manifests.join("c/latest")).unwrap();
+        std::os::unix::fs::symlink("/", manifests.join("root")).unwrap();
+        assert_eq!(store.list().iter().map(|m| m.name.to_string()).collect::<Vec<_>>(), ["b:latest"]);
+        assert!(matches!(store.find(&name("a")), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn digests_never_leave_the_folder() {
+        for digest in [
+            "sha256:../../etc/passwd",
+            "sha256:",
+            "md5:00",
+            &format!("sha256:{}/", "a".repeat(63)),
+            &format!("sha256:{}\n", "a".repeat(64)),
+        ] {
+            assert_eq!(blob_file(digest), None, "{digest}");
+        }
+        assert!(blob_file(&format!("sha256-{}", "A".repeat(64))).is_some());
+    }
+}

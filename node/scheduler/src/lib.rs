@@ -1,0 +1,144 @@
+//! The seam between waiting and computing. Callers submit a [`Request`] and receive [`Event`]s; one engine thread makes
+//! models resident and turns the wheel: admit, build a batch, step, hand out pieces, repeat.
+//!
+//! Cancelling is dropping the receiver: the session ends at its next token, or at the end of the current slice of prefill.
+
+mod describe;
+mod prompt;
+mod queue;
+mod request;
+mod residency;
+mod running;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::Pool;
+pub use engine::SamplerOptions;
+use tokio::sync::mpsc;
+
+pub use describe::{DescribeError, Description, Descriptions};
+use queue::Queue;
+pub use request::{Client, Done, DoneReason, Event, Failure, FailureKind, Input, KeepAlive, Options, Request, Times};
+pub use residency::Resident;
+use worker::Worker;
+
+/// Opens a model as a first request would and closes it again.
+///
+/// # Errors
+/// The reason why it cannot be served.
+pub fn check(path: &std::path::Path) -> Result<(), engine::OpenError> {
+    engine::Model::open(path).map(drop)
+}
+
+/// Facts about the engine for the command line's report.
+pub mod report {
+    pub use engine::budget::available_bytes;
+    pub use engine::{FAMILIES, Level, QuantType};
+}
+
+/// Limits the owner sets.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Requests that may wait; one more is refused.
+    pub queue_len_max: usize,
+    /// Sessions of one model that run together.
+    pub n_parallel: usize,
+    /// Models resident together.
+    pub n_models_max: usize,
+    /// Context length where a request names none.
+    pub n_ctx: usize,
+    /// How long a model stays after its last request.
+    pub keep_alive: KeepAlive,
+    /// Threads that compute, the engine thread included.
+    pub n_threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            queue_len_max: 512,
+            n_parallel: 4,
+            n_models_max: 3,
+            n_ctx: 4096,
+            keep_alive: KeepAlive::For(Duration::from_secs(300)),
+            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// A model file to compute with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelFile {
+    /// What people call it; used in messages.
+    pub name: String,
+    /// Identity of the weights: requests with the same digest share one resident model.
+    pub digest: String,
+    pub path: PathBuf,
+}
+
+/// Events a slow reader may leave unread before its session pauses: some seconds of text.
+const EVENTS_MAX: usize = 256;
+
+/// Handle to the engine thread. Dropping the last one ends it.
+#[derive(Clone)]
+pub struct Scheduler {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<Queue>,
+    residents: Arc<Mutex<Vec<Resident>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("server busy, please try again.  maximum pending requests exceeded")]
+pub struct Busy;
+
+impl Scheduler {
+    /// Starts the engine thread.
+    ///
+    /// # Panics
+    /// When the system cannot start a thread.
+    pub fn start(limits: Limits) -> Scheduler {
+        let queue = Arc::new(Queue::new(limits.queue_len_max));
+        let residents = Arc::new(Mutex::new(Vec::new()));
+        let worker_parts = (queue.clone(), residents.clone());
+        let run = move || {
+            let pool = Pool::new(limits.n_threads, engine::Level::detect());
+            Worker::new(worker_parts.0, worker_parts.1, limits, pool).run();
+        };
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(run).expect("the system can start a thread");
+        Scheduler { inner: Arc::new(Inner { queue, residents, thread: Some(thread) }) }
+    }
+
+    /// Hands a request over and returns what will come back. The last event is `Done`, `Rendered` or `Failed`.
+    ///
+    /// # Errors
+    /// When too many requests wait already.
+    pub fn submit(&self, request: Request) -> Result<mpsc::Receiver<Event>, Busy> {
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        self.inner.queue.push(request, sender)?;
+        Ok(receiver)
+    }
+
+    /// Models in memory now.
+    pub fn residents(&self) -> Vec<Resident> {
+        self.inner.residents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic on the engine thread has already been reported by its hook.
+            _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Request, Event and Done: the only types callers and engine thread share.
+
+use std::time::{Duration, Instant};
+
+use engine::SamplerOptions;
+use serde_json::Value;
+
+use crate::ModelFile;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub struct Request {
+    pub model: ModelFile,
+    pub client: Client,
+    pub input: Input,
+    pub options: Options,
+    /// Replaces the model's duration when given.
+    pub keep_alive: Option<KeepAlive>,
+    /// When the request was accepted; every duration counts from here.
+    pub accepted: Instant,
+}
+
+/// Whose turn it is: requests are taken fairly among clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Client(pub String);
+
+/// What to compute.
+#[derive(Debug)]
+pub enum Input {
+    /// Make the model resident, nothing more.
+    Load,
+    /// Let the model go when its running requests have ended.
+    Unload,
+    /// Messages through the model's template.
+    Chat {
+        messages: Vec<Value>,
+        /// Whether the oldest messages may be dropped when the prompt is too long.
+        truncate: bool,
+        /// Tokens of earlier turns that come before the rendered prompt.
+        context: Vec<u32>,
+        /// Answer with the rendered prompt and compute nothing.
+        render_only: bool,
+    },
+    /// A prompt as it is, in which special tokens are recognised.
+    Text { prompt: String, context: Vec<u32> },
+}
+
+/// How to compute.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub sampler: SamplerOptions,
+    /// Context length; `None` for the server's.
+    pub n_ctx: Option<usize>,
+    /// Most tokens to decode; `None` for as many as the context has room for.
+    pub n_predict: Option<usize>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// Tokens kept at the front when the context is shifted; `None` keeps the whole prompt.
+    pub n_keep: Option<usize>,
+    /// Whether a full context makes room by forgetting its older half.
+    pub shift: bool,
+}
+
+/// How long a model stays in memory after its last request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeepAlive {
+    For(Duration),
+    Forever,
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Event {
+    /// Text, never half a character.
+    Piece(String),
+    /// The prompt, for `render_only`.
+    Rendered(String),
+    /// The end.
+    Done(Box<Done>),
+    /// The end, with a reason.
+    Failed(Failure),
+}
+
+/// Why an answer ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoneReason {
+    Stop,
+    Length,
+    Load,
+    Unload,
+}
+
+/// The four instants, and how long loading took.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    pub accepted: Instant,
+    pub started: Instant,
+    pub first_piece: Instant,
+    pub finished: Instant,
+    /// From acceptance until the model was resident.
+    pub load: Duration,
+}
+
+/// Sums up an answer.
+#[derive(Debug)]
+pub struct Done {
+    pub reason: DoneReason,
+    /// Prompt tokens, those reused from an earlier request included.
+    pub n_prompt: usize,
+    /// Prompt tokens that needed no computing.
+    pub n_reused: usize,
+    /// Tokens decoded.
+    pub n_decoded: usize,
+    pub times: Times,
+    /// Tokens of prompt and answer.
+    pub context: Vec<u32>,
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The request cannot be served as it is.
+    Request,
+    /// Too little memory now.
+    Memory,
+    /// The model or the machine.
+    Server,
+}
+
+impl Failure {
+    pub(crate) fn request(message: impl ToString) -> Failure {
+        Failure { kind: FailureKind::Request, message: message.to_string() }
+    }
+
+    pub(crate) fn server(message: impl ToString) -> Failure {
+        Failure { kind: FailureKind::Server, message: message.to_string() }
+    }
+}

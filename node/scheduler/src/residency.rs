@@ -1,0 +1,130 @@
+//! Models in memory: opened when asked for, kept for a while, closed when others need the room.
+
+use std::time::{Duration, Instant};
+
+use engine::{Model, Session, budget};
+
+use crate::request::{Failure, FailureKind, KeepAlive};
+use crate::{Limits, ModelFile};
+
+/// A model in memory, as status pages show it.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    pub digest: String,
+    /// The name it was last asked for by.
+    pub name: String,
+    /// Bytes of weights, keys and values and scratch that are counted for it.
+    pub size: u64,
+    pub n_ctx: usize,
+    /// When it goes; `None` for never.
+    pub expires: Option<Instant>,
+}
+
+/// A resident model and its sessions that wait for a next turn.
+pub(crate) struct Slot {
+    pub(crate) file: ModelFile,
+    pub(crate) model: Model,
+    pub(crate) n_ctx: usize,
+    /// Sessions that may exist together.
+    pub(crate) n_sessions: usize,
+    pub(crate) n_running: usize,
+    pub(crate) idle: Vec<Session>,
+    pub(crate) keep_alive: KeepAlive,
+    /// When the last request ended, or the model was opened.
+    pub(crate) last_used: Instant,
+    /// Rows per second of recent steps, for predicting the next one.
+    pub(crate) rows_per_s: f64,
+}
+
+/// Context below which a model is not worth opening.
+const N_CTX_MIN: usize = 256;
+
+impl Slot {
+    /// Opens a model with as many sessions of `n_ctx` tokens as memory has room for, or one shorter session.
+    pub(crate) fn open(file: &ModelFile, n_ctx: usize, limits: &Limits, now: Instant) -> Result<Slot, Failure> {
+        let model = Model::open(&file.path).map_err(|e| Failure::server(format!("model {} cannot be opened: {e}", file.name)))?;
+        let n_ctx = n_ctx.min(model.hyperparams().n_ctx_train);
+        let (n_ctx, n_sessions) = fit(&model, n_ctx, limits.n_parallel)?;
+        tracing::info!(model.name = %file.name, n_ctx, n_sessions, "opened {}", file.name);
+        Ok(Slot {
+            file: file.clone(),
+            model,
+            n_ctx,
+            n_sessions,
+            n_running: 0,
+            idle: Vec::new(),
+            keep_alive: limits.keep_alive,
+            last_used: now,
+            rows_per_s: 0.0,
+        })
+    }
+
+    /// When the model goes, as far as is known: a running request puts it off.
+    pub(crate) fn expires(&self) -> Option<Instant> {
+        match self.keep_alive {
+            KeepAlive::For(duration) => self.last_used.checked_add(duration),
+            KeepAlive::Forever => None,
+        }
+    }
+
+    pub(crate) fn expired(&self, now: Instant) -> bool {
+        self.n_running == 0 && self.expires().is_some_and(|at| at <= now)
+    }
+
+    /// A session for a prompt: the idle one that shares most of it, else a new one while there is room.
+    pub(crate) fn session(&mut self, prompt: &[u32]) -> Result<Session, Failure> {
+        let best = (0..self.idle.len()).max_by_key(|i| self.idle[*i].common_prefix(prompt));
+        let reuse =
+            best.filter(|i| self.idle[*i].common_prefix(prompt) > 0 || self.idle.len() + self.n_running >= self.n_sessions);
+        if let Some(index) = reuse {
+            return Ok(self.idle.remove(index));
+        }
+        Session::new(&self.model, self.n_ctx).map_err(|e| Failure::server(format!("no address range for a session: {e}")))
+    }
+
+    pub(crate) fn status(&self, now: Instant) -> Resident {
+        let size = budget::needed_bytes(self.model.hyperparams(), self.model.file_bytes(), self.n_ctx, self.n_sessions);
+        let expires = if self.n_running > 0 {
+            match self.keep_alive {
+                KeepAlive::For(duration) => now.checked_add(duration),
+                KeepAlive::Forever => None,
+            }
+        } else {
+            self.expires()
+        };
+        Resident { digest: self.file.digest.clone(), name: self.file.name.clone(), size, n_ctx: self.n_ctx, expires }
+    }
+}
+
+/// Context length and number of sessions that memory has room for.
+fn fit(model: &Model, n_ctx: usize, n_parallel: usize) -> Result<(usize, usize), Failure> {
+    let Some(available) = budget::available_bytes() else { return Ok((n_ctx, n_parallel)) };
+    let needed = |n_sessions| budget::needed_bytes(model.hyperparams(), model.file_bytes(), n_ctx, n_sessions);
+    if let Some(n_sessions) = (1..=n_parallel).rev().find(|n| needed(*n) <= available) {
+        return Ok((n_ctx, n_sessions));
+    }
+    match budget::fitting_n_ctx(model.hyperparams(), model.file_bytes(), n_ctx, N_CTX_MIN, 1, available) {
+        Some(n_ctx) => Ok((n_ctx, 1)),
+        None => {
+            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+            let needed = budget::needed_bytes(model.hyperparams(), model.file_bytes(), N_CTX_MIN.min(n_ctx), 1);
+            let message = format!(
+                "model requires more system memory ({:.1} GiB) than is available ({:.1} GiB)",
+                gib(needed),
+                gib(available)
+            );
+            Err(Failure { kind: FailureKind::Memory, message })
+        }
+    }
+}
+
+/// Which idle model goes first when room is needed: the one with the shortest keep-alive, then the longest unused.
+pub(crate) fn victim(slots: &[Slot]) -> Option<usize> {
+    let idle = (0..slots.len()).filter(|i| slots[*i].n_running == 0);
+    idle.min_by_key(|i| (slots[*i].keep_alive, slots[*i].last_used))
+}
+
+/// Time until the next idle model expires.
+pub(crate) fn next_expiry(slots: &[Slot], now: Instant) -> Option<Duration> {
+    slots.iter().filter(|s| s.n_running == 0).filter_map(Slot::expires).min().map(|at| at.saturating_duration_since(now))
+}

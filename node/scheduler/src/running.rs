@@ -1,0 +1,187 @@
+//! One request being served: what its session still has to compute, and what its caller has not read yet.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use engine::{Emitted, Model, Session, TextStream, sample};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::prompt::shorten;
+use crate::request::{Done, DoneReason, Event, Failure, Options, Times};
+
+/// Longest an answer may take.
+const WALL_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// Longest a reader may leave a full channel unread.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+pub(crate) struct Running {
+    /// Digest of the model it runs on.
+    pub(crate) digest: String,
+    pub(crate) session: Session,
+    /// Tokens to compute: the rest of the prompt, or the one sampled last.
+    pub(crate) pending: Vec<u32>,
+    options: Options,
+    events: mpsc::Sender<Event>,
+    text: TextStream,
+    /// What the channel had no room for. While there is any, the session rests.
+    unsent: VecDeque<Event>,
+    /// Since when there is.
+    blocked: Option<Instant>,
+    ended: bool,
+    n_prompt: usize,
+    n_reused: usize,
+    n_decoded: usize,
+    n_predict: usize,
+    accepted: Instant,
+    started: Instant,
+    first_piece: Option<Instant>,
+    load: Duration,
+}
+
+impl Running {
+    /// A session about to compute `prompt`, of which it may hold a beginning already.
+    pub(crate) fn new(
+        digest: String,
+        mut session: Session,
+        prompt: Vec<u32>,
+        options: Options,
+        events: mpsc::Sender<Event>,
+        accepted: Instant,
+        load: Duration,
+    ) -> Running {
+        // The last token is always computed: its logits are the first ones wanted.
+        let n_reused = session.common_prefix(&prompt[..prompt.len() - 1]);
+        session.truncate(n_reused);
+        let room = if options.shift { usize::MAX } else { session.n_ctx() - prompt.len() };
+        let n_predict = options.n_predict.unwrap_or(session.n_ctx()).min(10 * session.n_ctx()).min(room.max(1));
+        Running {
+            digest,
+            pending: prompt[n_reused..].to_vec(),
+            n_prompt: prompt.len(),
+            n_reused,
+            n_decoded: 0,
+            n_predict,
+            text: TextStream::new(options.stop.clone()),
+            session,
+            options,
+            events,
+            unsent: VecDeque::new(),
+            blocked: None,
+            ended: false,
+            accepted,
+            started: Instant::now(),
+            first_piece: None,
+            load,
+        }
+    }
+
+    /// Whether it has tokens to compute now.
+    pub(crate) fn ready(&self) -> bool {
+        !self.ended && self.unsent.is_empty()
+    }
+
+    /// Whether it only needs one more row: it decodes.
+    pub(crate) fn decodes(&self) -> bool {
+        self.pending.len() == 1 && self.n_decoded > 0
+    }
+
+    /// Whether nothing is left to do: the answer is delivered, or its reader has gone or stopped reading.
+    pub(crate) fn over(&self) -> bool {
+        let stalled = self.blocked.is_some_and(|since| since.elapsed() > STALL_MAX);
+        self.ended && self.unsent.is_empty() || self.events.is_closed() || stalled
+    }
+
+    /// Tries to send what did not fit.
+    pub(crate) fn send_rest(&mut self) {
+        while let Some(event) = self.unsent.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.unsent.push_front(event);
+                self.blocked.get_or_insert_with(Instant::now);
+                return;
+            }
+        }
+        self.blocked = None;
+    }
+
+    /// Goes on with the logits after the last pending token.
+    pub(crate) fn advance(&mut self, model: &Model, logits: &[f32]) {
+        let token = match sample(&self.options.sampler, logits, self.session.tokens()) {
+            Ok(token) => token,
+            Err(e) => return self.fail(Failure::server(e)),
+        };
+        self.n_decoded += 1;
+        self.first_piece.get_or_insert_with(Instant::now);
+        if model.tokenizer().is_end(token) {
+            return self.finish(DoneReason::Stop);
+        }
+        match self.text.push(model.tokenizer().piece(token)) {
+            Emitted::Stopped(text) => {
+                self.send_text(text);
+                return self.finish(DoneReason::Stop);
+            }
+            Emitted::Text(text) => self.send_text(text),
+        }
+        if self.n_decoded >= self.n_predict || self.started.elapsed() > WALL_TIME_MAX {
+            return self.finish(DoneReason::Length);
+        }
+        self.pending = vec![token];
+        if self.session.tokens().len() + 1 > self.session.n_ctx() {
+            if !self.options.shift {
+                return self.finish(DoneReason::Length);
+            }
+            self.shift();
+        }
+    }
+
+    /// Forgets the older half of what follows the kept tokens; the rest is computed anew at its new positions.
+    fn shift(&mut self) {
+        let mut tokens = self.session.tokens().to_vec();
+        tokens.append(&mut self.pending);
+        let n_keep = self.options.n_keep.unwrap_or(self.n_prompt);
+        shorten(&mut tokens, n_keep, self.session.n_ctx());
+        let n_same = self.session.common_prefix(&tokens);
+        self.session.truncate(n_same);
+        self.pending = tokens.split_off(n_same);
+    }
+
+    /// Ends with an error.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.send(Event::Failed(failure));
+        self.ended = true;
+    }
+
+    fn finish(&mut self, reason: DoneReason) {
+        let (Emitted::Text(rest) | Emitted::Stopped(rest)) = self.text.finish();
+        self.send_text(rest);
+        let finished = Instant::now();
+        let times = Times {
+            accepted: self.accepted,
+            started: self.started,
+            first_piece: self.first_piece.unwrap_or(finished),
+            finished,
+            load: self.load,
+        };
+        self.send(Event::Done(Box::new(Done {
+            reason,
+            n_prompt: self.n_prompt,
+            n_reused: self.n_reused,
+            n_decoded: self.n_decoded,
+            times,
+            context: self.session.tokens().to_vec(),
+        })));
+        self.ended = true;
+    }
+
+    fn send_text(&mut self, text: String) {
+        if !text.is_empty() {
+            self.send(Event::Piece(text));
+        }
+    }
+
+    fn send(&mut self, event: Event) {
+        self.unsent.push_back(event);
+        self.send_rest();
+    }
+}

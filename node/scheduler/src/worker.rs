@@ -1,0 +1,275 @@
+//! The engine thread: admit, build a batch, step, hand out pieces, repeat. All model state belongs to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::{Pool, Slice, step};
+use tokio::sync::mpsc;
+
+use crate::Limits;
+use crate::prompt::{Prompt, prepare};
+use crate::queue::{Queue, Waiting};
+use crate::request::{Done, DoneReason, Event, Failure, Input, Request, Times};
+use crate::residency::{Resident, Slot, next_expiry, victim};
+use crate::running::Running;
+
+/// Rows of a step at most.
+const N_BATCH: usize = 256;
+/// Longest a step may take while someone decodes.
+const STEP_MAX: Duration = Duration::from_millis(250);
+/// Prompt rows that ride along whatever the prediction says, so that every prompt gets on.
+const N_ROWS_MIN: usize = 8;
+/// Time between looks at readers that have fallen behind.
+const PAUSE: Duration = Duration::from_millis(2);
+
+pub(crate) struct Worker {
+    queue: Arc<Queue>,
+    residents: Arc<Mutex<Vec<Resident>>>,
+    limits: Limits,
+    pool: Pool,
+    slots: Vec<Slot>,
+    running: Vec<Running>,
+}
+
+impl Worker {
+    pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits, pool: Pool) -> Worker {
+        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new() }
+    }
+
+    /// Turns until the queue is closed.
+    pub(crate) fn run(&mut self) {
+        while !self.queue.closed() {
+            self.expire();
+            self.admit();
+            self.running.iter_mut().for_each(Running::send_rest);
+            self.release();
+            let mut computed = false;
+            for index in 0..self.slots.len() {
+                computed |= self.step(index);
+            }
+            self.release();
+            self.publish();
+            if self.running.is_empty() {
+                self.queue.sleep_until_work(next_expiry(&self.slots, Instant::now()));
+            } else if !computed {
+                self.queue.pause(PAUSE);
+            }
+        }
+    }
+
+    /// Takes waiting requests for as long as there is one that can begin now.
+    fn admit(&mut self) {
+        let queue = self.queue.clone();
+        while let Some(waiting) = queue.take(|request| self.admissible(request)) {
+            let keep_alive = waiting.request.keep_alive;
+            let digest = waiting.request.model.digest.clone();
+            match waiting.request.input {
+                Input::Unload => self.unload(waiting),
+                _ => self.begin(waiting),
+            }
+            if let (Some(keep_alive), Some(slot)) = (keep_alive, self.slots.iter_mut().find(|s| s.file.digest == digest)) {
+                slot.keep_alive = keep_alive;
+            }
+            self.publish();
+        }
+    }
+
+    /// Whether a request can begin: its model is resident with a session to spare and the right context, or can be opened.
+    fn admissible(&self, request: &Request) -> bool {
+        match self.slots.iter().find(|s| s.file.digest == request.model.digest) {
+            Some(slot) if slot.n_running == 0 => true,
+            Some(slot) => {
+                slot.n_running < slot.n_sessions
+                    && self.n_ctx(slot, request) == slot.n_ctx
+                    && !matches!(request.input, Input::Unload)
+            }
+            None => self.slots.len() < self.limits.n_models_max || victim(&self.slots).is_some(),
+        }
+    }
+
+    /// Context a request gets on a resident model; one that names none takes what is there.
+    fn n_ctx(&self, slot: &Slot, request: &Request) -> usize {
+        request.options.n_ctx.map_or(slot.n_ctx, |n| n.min(slot.model.hyperparams().n_ctx_train))
+    }
+
+    fn begin(&mut self, waiting: Waiting) {
+        let Waiting { request, events } = waiting;
+        let answer = self.make_resident(&request).and_then(|index| {
+            let load = request.accepted.elapsed();
+            self.start(index, &request, &events, load)
+        });
+        match answer {
+            // A caller that has gone needs no answer.
+            Err(failure) => _ = events.try_send(Event::Failed(failure)),
+            Ok(Some(event)) => _ = events.try_send(event),
+            Ok(None) => {}
+        }
+    }
+
+    /// Renders the prompt and puts its session among the running ones, or gives the event that answers at once.
+    fn start(
+        &mut self,
+        index: usize,
+        request: &Request,
+        events: &mpsc::Sender<Event>,
+        load: Duration,
+    ) -> Result<Option<Event>, Failure> {
+        let slot = &mut self.slots[index];
+        if matches!(request.input, Input::Load) {
+            slot.last_used = Instant::now();
+            return Ok(Some(answered_at_once(DoneReason::Load, request, load)));
+        }
+        let prompt = match prepare(&slot.model, &request.input, &request.options, slot.n_ctx)? {
+            Prompt::Rendered(text) => return Ok(Some(Event::Rendered(text))),
+            Prompt::Tokens(tokens) if tokens.is_empty() => return Err(Failure::request("the prompt is empty")),
+            Prompt::Tokens(tokens) => tokens,
+        };
+        let n_vocab = slot.model.tokenizer().n_vocab();
+        if let Some(token) = prompt.iter().find(|t| **t as usize >= n_vocab) {
+            return Err(Failure::request(format!("context holds token {token}, the vocabulary has {n_vocab}")));
+        }
+        let session = slot.session(&prompt)?;
+        slot.n_running += 1;
+        let (digest, options) = (request.model.digest.clone(), request.options.clone());
+        self.running.push(Running::new(digest, session, prompt, options, events.clone(), request.accepted, load));
+        Ok(None)
+    }
+
+    /// The slot of a request's model, opened first if need be; a change of context length or a damaged file opens it anew.
+    fn make_resident(&mut self, request: &Request) -> Result<usize, Failure> {
+        if let Some(index) = self.slots.iter().position(|s| s.file.digest == request.model.digest) {
+            let slot = &self.slots[index];
+            if self.n_ctx(slot, request) == slot.n_ctx && !slot.model.damaged() {
+                self.slots[index].file.name.clone_from(&request.model.name);
+                return Ok(index);
+            }
+            if slot.n_running > 0 {
+                return Err(Failure::server(format!("model {} is damaged on disk", request.model.name)));
+            }
+            self.slots.remove(index);
+        }
+        while self.slots.len() >= self.limits.n_models_max {
+            let index = victim(&self.slots).expect("admission asked for a model that can go");
+            self.close(index);
+        }
+        let n_ctx = request.options.n_ctx.unwrap_or(self.limits.n_ctx);
+        loop {
+            match Slot::open(&request.model, n_ctx, &self.limits, Instant::now()) {
+                Ok(slot) => {
+                    self.slots.push(slot);
+                    return Ok(self.slots.len() - 1);
+                }
+                Err(failure) if failure.kind == crate::FailureKind::Memory && victim(&self.slots).is_some() => {
+                    let index = victim(&self.slots).expect("just seen");
+                    self.close(index);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn unload(&mut self, waiting: Waiting) {
+        if let Some(index) = self.slots.iter().position(|s| s.file.digest == waiting.request.model.digest) {
+            self.close(index);
+        }
+        let load = waiting.request.accepted.elapsed();
+        // A caller that has gone needs no answer.
+        _ = waiting.events.try_send(answered_at_once(DoneReason::Unload, &waiting.request, load));
+    }
+
+    fn close(&mut self, index: usize) {
+        let slot = self.slots.remove(index);
+        tracing::info!(model.name = %slot.file.name, "closed {}", slot.file.name);
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some(index) = self.slots.iter().position(|s| s.expired(now)) {
+            self.close(index);
+        }
+    }
+
+    /// One step of one model: a row for each session that decodes, then slices of prompts. Returns whether it computed.
+    fn step(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        let mut chosen: Vec<&mut Running> =
+            self.running.iter_mut().filter(|r| r.digest == slot.file.digest && r.ready()).collect();
+        // Decode rows first; prompts keep their order of arrival.
+        chosen.sort_by_key(|r| !r.decodes());
+        let n_decoding = chosen.iter().filter(|r| r.decodes()).count();
+        let predicted = (slot.rows_per_s * STEP_MAX.as_secs_f64()) as usize;
+        let n_rows_max =
+            if n_decoding == 0 || predicted == 0 { N_BATCH } else { predicted.clamp(n_decoding + N_ROWS_MIN, N_BATCH) };
+        let mut n_rows = 0;
+        let mut takes = Vec::new();
+        for running in &chosen {
+            let n = running.pending.len().min(n_rows_max - n_rows);
+            takes.push(n);
+            n_rows += n;
+        }
+        if n_rows == 0 {
+            return false;
+        }
+        let parts: Vec<(Vec<u32>, bool)> = chosen
+            .iter_mut()
+            .zip(&takes)
+            .map(|(running, n)| {
+                let part: Vec<u32> = running.pending.drain(..*n).collect();
+                (part, running.pending.is_empty())
+            })
+            .collect();
+        let begun = Instant::now();
+        let mut slices: Vec<Slice> = chosen
+            .iter_mut()
+            .zip(&parts)
+            .map(|(running, (tokens, whole))| Slice {
+                session: &mut running.session,
+                tokens,
+                want_logits: *whole && !tokens.is_empty(),
+            })
+            .collect();
+        let result = step(&slot.model, &self.pool, &mut slices);
+        drop(slices);
+        if n_rows > n_decoding {
+            slot.rows_per_s = n_rows as f64 / begun.elapsed().as_secs_f64();
+        }
+        match result {
+            Ok(all) => {
+                for (running, logits) in chosen.into_iter().zip(all) {
+                    if let Some(logits) = logits {
+                        running.advance(&slot.model, &logits);
+                    }
+                }
+            }
+            Err(e) => chosen.into_iter().for_each(|running| {
+                running.fail(Failure::server(format!("an error was encountered while running the model: {e}")))
+            }),
+        }
+        true
+    }
+
+    /// Takes back the sessions of requests that are over.
+    fn release(&mut self) {
+        let now = Instant::now();
+        for running in self.running.extract_if(.., |r| r.over()) {
+            let slot = self.slots.iter_mut().find(|s| s.file.digest == running.digest).expect("a running model is not closed");
+            slot.n_running -= 1;
+            slot.last_used = now;
+            if !slot.model.damaged() {
+                slot.idle.push(running.session);
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let now = Instant::now();
+        let status = self.slots.iter().map(|s| s.status(now)).collect();
+        *self.residents.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+fn answered_at_once(reason: DoneReason, request: &Request, load: Duration) -> Event {
+    let now = Instant::now();
+    let times = Times { accepted: request.accepted, started: now, first_piece: now, finished: now, load };
+    Event::Done(Box::new(Done { reason, n_prompt: 0, n_reused: 0, n_decoded: 0, times, context: Vec::new() }))
+}

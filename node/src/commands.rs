@@ -1,0 +1,133 @@
+//! The command line: what can be asked, and the file that answers it.
+
+mod doctor;
+mod import;
+mod list;
+mod manage;
+mod ps;
+mod run;
+mod show;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::serve::serve;
+
+/// Serve local models to every Ollama client, and talk to them.
+///
+/// Without a command Lantern serves. Commands talk to the running daemon at OLLAMA_HOST, or start the engine themselves
+/// when none answers.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print the answer as JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  lantern                                   serve at 127.0.0.1:11434
+  OLLAMA_HOST=0.0.0.0 lantern serve         serve the whole network
+  lantern run lantern-guide                 chat in the terminal
+  lantern run lantern-guide 'Who are you?'  one answer
+  cat notes.txt | lantern run MODEL 'Sum up:'
+  lantern import model.gguf --name mine     add a model file
+
+Environment:
+  OLLAMA_HOST               address to serve at or to talk to [127.0.0.1:11434]
+  OLLAMA_MODELS             folder of the models [~/.ollama/models]
+  OLLAMA_KEEP_ALIVE         how long a model stays in memory [5m]
+  OLLAMA_CONTEXT_LENGTH     context in tokens where a request names none [4096]
+  OLLAMA_NUM_PARALLEL       sessions of one model that run together [4]
+  OLLAMA_MAX_LOADED_MODELS  models in memory together [3]
+  OLLAMA_MAX_QUEUE          requests that may wait [512]
+  OLLAMA_ORIGINS            further web origins that may call, comma-separated
+  LANTERN_THREADS           threads that compute [one per core]
+  LANTERN_LOG               what to log: error, warn, info, debug
+
+Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve models over HTTP until stopped
+    Serve,
+    /// Chat with a model, or get one answer
+    Run {
+        /// The model, such as lantern-guide or qwen3:0.6b
+        model: String,
+        /// A prompt for one answer; without it and with a terminal, a chat begins. A pipe is read as part of the prompt
+        prompt: Vec<String>,
+        /// How long the model stays in memory afterwards, such as 10m or -1m for ever
+        #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+        keep_alive: Option<String>,
+    },
+    /// List the installed models
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show details of a model
+    Show {
+        /// The model
+        model: String,
+    },
+    /// List the models in memory
+    Ps,
+    /// Unload a model
+    Stop {
+        /// The model
+        model: String,
+    },
+    /// Delete models
+    Rm {
+        /// The models
+        #[arg(required = true)]
+        models: Vec<String>,
+    },
+    /// Give a model a second name
+    Cp {
+        /// The model
+        source: String,
+        /// Its second name
+        destination: String,
+    },
+    /// Add a GGUF file to the store
+    Import {
+        /// The model file
+        file: PathBuf,
+        /// What to call it [the file's name]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Check processor, memory, disk, kernels, power meters and clock
+    Doctor,
+}
+
+impl Arguments {
+    /// Whether this starts the daemon.
+    pub(crate) fn is_serve(&self) -> bool {
+        matches!(self.command, None | Some(Command::Serve))
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
+    let json = arguments.json;
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(config).await,
+        Command::Run { model, prompt, keep_alive } => run::run(&config, &model, &prompt.join(" "), keep_alive, json).await,
+        Command::List => list::list(&config, json).await,
+        Command::Show { model } => show::show(&config, &model, json).await,
+        Command::Ps => ps::ps(&config, json).await,
+        Command::Stop { model } => manage::stop(&config, &model, json).await,
+        Command::Rm { models } => manage::rm(&config, &models, json).await,
+        Command::Cp { source, destination } => manage::cp(&config, &source, &destination, json).await,
+        Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
+        Command::Doctor => doctor::doctor(&config, json),
+    }
+}

@@ -1,0 +1,132 @@
+//! One Config from the environment, checked before any port opens. The names and meanings are Ollama's.
+
+use std::env;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use access::Origins;
+use anyhow::{Context, Result, bail};
+use scheduler::{KeepAlive, Limits};
+
+const PORT: u16 = 11434;
+
+/// What the owner has set.
+pub(crate) struct Config {
+    /// Address and port to listen on, or to find the daemon at.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) models: PathBuf,
+    pub(crate) limits: Limits,
+    pub(crate) origins: Origins,
+}
+
+impl Config {
+    /// Reads `OLLAMA_*`; what is unset has Ollama's default.
+    pub(crate) fn from_environment() -> Result<Config> {
+        let (host, port) = host(&text("OLLAMA_HOST"));
+        let defaults = Limits::default();
+        let limits = Limits {
+            queue_len_max: number("OLLAMA_MAX_QUEUE")?.unwrap_or(defaults.queue_len_max),
+            n_parallel: number("OLLAMA_NUM_PARALLEL")?.filter(|n| *n > 0).unwrap_or(defaults.n_parallel),
+            n_models_max: number("OLLAMA_MAX_LOADED_MODELS")?.filter(|n| *n > 0).unwrap_or(defaults.n_models_max),
+            n_ctx: number("OLLAMA_CONTEXT_LENGTH")?.filter(|n| *n > 0).unwrap_or(defaults.n_ctx),
+            keep_alive: keep_alive(&text("OLLAMA_KEEP_ALIVE"))?.unwrap_or(defaults.keep_alive),
+            n_threads: number("LANTERN_THREADS")?.filter(|n| *n > 0).unwrap_or(defaults.n_threads),
+        };
+        let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;
+        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, limits, origins })
+    }
+
+    /// Where clients on this machine reach the daemon.
+    pub(crate) fn url(&self) -> String {
+        let reachable = match self.host.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            Ok(IpAddr::V6(address)) => format!("[{address}]"),
+            _ => self.host.clone(),
+        };
+        format!("http://{reachable}:{}", self.port)
+    }
+}
+
+/// A variable without the spaces and quotes around it.
+fn text(name: &str) -> String {
+    env::var(name).unwrap_or_default().trim().trim_matches(['"', '\'']).trim().to_owned()
+}
+
+fn number(name: &str) -> Result<Option<usize>> {
+    match text(name).as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| anyhow::anyhow!("{name} is {text:?}, needed is a whole number")),
+    }
+}
+
+/// `[scheme://]host[:port][/path]`; a port that is none gives the default.
+fn host(text: &str) -> (String, u16) {
+    let (default, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (80, rest),
+        Some(("https", rest)) => (443, rest),
+        Some((_, rest)) => (PORT, rest),
+        None => (PORT, text),
+    };
+    let rest = rest.split('/').next().unwrap_or_default();
+    let (host, port) = if let Some((v6, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
+        (v6, after.strip_prefix(':'))
+    } else if rest.matches(':').count() > 1 {
+        (rest, None)
+    } else {
+        rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)))
+    };
+    let port = port.map_or(default, |port| port.parse().unwrap_or(PORT));
+    (if host.is_empty() { Ipv4Addr::LOCALHOST.to_string() } else { host.to_owned() }, port)
+}
+
+/// Seconds, or a duration with units; negative means for ever.
+fn keep_alive(text: &str) -> Result<Option<KeepAlive>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        let forever = KeepAlive::Forever;
+        return Ok(Some(u64::try_from(seconds).map_or(forever, |s| KeepAlive::For(Duration::from_secs(s)))));
+    }
+    api::keep_alive(text).map(Some).map_err(|e| anyhow::anyhow!("OLLAMA_KEEP_ALIVE cannot be used: {e}"))
+}
+
+fn models(text: &str) -> Result<PathBuf> {
+    if !text.is_empty() {
+        return Ok(PathBuf::from(text));
+    }
+    match env::home_dir() {
+        Some(home) => Ok(home.join(".ollama/models")),
+        None => bail!("no home folder is known: set OLLAMA_MODELS to the folder for models"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_as_people_write_them() {
+        let check = |text, expected: (&str, u16)| assert_eq!(host(text), (expected.0.to_owned(), expected.1), "{text}");
+        check("", ("127.0.0.1", 11434));
+        check("0.0.0.0", ("0.0.0.0", 11434));
+        check("0.0.0.0:80", ("0.0.0.0", 80));
+        check("http://box.local", ("box.local", 80));
+        check("https://box.local/path", ("box.local", 443));
+        check("http://box.local:11434/", ("box.local", 11434));
+        check(":1234", ("127.0.0.1", 1234));
+        check("[::1]:1234", ("::1", 1234));
+        check("::1", ("::1", 11434));
+        check("host:bad", ("host", 11434));
+    }
+
+    #[test]
+    fn keep_alive_may_be_bare_seconds() {
+        assert_eq!(keep_alive("10").unwrap(), Some(KeepAlive::For(Duration::from_secs(10))));
+        assert_eq!(keep_alive("-1").unwrap(), Some(KeepAlive::Forever));
+        assert_eq!(keep_alive("5m").unwrap(), Some(KeepAlive::For(Duration::from_secs(300))));
+        assert!(keep_alive("soon").is_err());
+    }
+}

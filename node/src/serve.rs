@@ -1,0 +1,76 @@
+//! Composition root: builds each part by hand, binds, waits, shuts down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api::App;
+use axum::Router;
+use catalog::Store;
+use scheduler::{Descriptions, Scheduler};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::guide;
+
+/// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers.
+pub(crate) fn router(config: &Config, loopback: bool) -> Result<Router> {
+    let store = Store::new(&config.models);
+    if guide::install_if_empty(&store)? {
+        tracing::info!("installed {} in an empty store", guide::NAME);
+    }
+    let own_name = sysinfo::System::host_name().unwrap_or_default();
+    Ok(api::router(App {
+        store,
+        scheduler: Scheduler::start(config.limits.clone()),
+        descriptions: Arc::new(Descriptions::default()),
+        origins: Arc::new(config.origins.clone()),
+        loopback,
+        own_name: own_name.into(),
+    }))
+}
+
+/// Serves until told to stop; running answers may finish.
+pub(crate) async fn serve(config: Config) -> Result<()> {
+    let listener = TcpListener::bind((config.host.as_str(), config.port)).await;
+    let listener = listener.with_context(|| {
+        format!(
+            "cannot listen on {}:{}; is another server running there? OLLAMA_HOST names another address",
+            config.host, config.port
+        )
+    })?;
+    let address: SocketAddr = listener.local_addr().context("the listener has no address")?;
+    let router = router(&config, address.ip().is_loopback())?;
+    print_welcome(address);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped()).await.context("the server failed")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for Ctrl-C or a service manager's stop.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without signal handlers the default action still stops the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: running answers may finish");
+}
+
+fn print_welcome(address: SocketAddr) {
+    println!("Lantern {} serves at http://{address}", env!("CARGO_PKG_VERSION"));
+    println!();
+    println!("  lantern run {}                    chat in this terminal", guide::NAME);
+    println!("  OLLAMA_HOST=http://{address}            point any Ollama client here");
+    println!(
+        "  curl http://{address}/api/chat -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Who are you?\"}}]}}'",
+        guide::NAME
+    );
+    println!();
+    println!("Ctrl-C stops it.");
+}
