@@ -1,5 +1,6 @@
 //! Composition root: builds each part by hand, binds, waits, shuts down in order.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -62,15 +63,18 @@ async fn stopped() {
     tracing::info!("stopping: running answers may finish");
 }
 
+/// Tells on standard output how to talk to the daemon. Nobody need be reading.
 fn print_welcome(address: SocketAddr) {
-    println!("Lantern {} serves at http://{address}", env!("CARGO_PKG_VERSION"));
-    println!();
-    println!("  lantern run {}                    chat in this terminal", guide::NAME);
-    println!("  OLLAMA_HOST=http://{address}            point any Ollama client here");
-    println!(
-        "  curl http://{address}/api/chat -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Who are you?\"}}]}}'",
-        guide::NAME
+    let (version, guide) = (env!("CARGO_PKG_VERSION"), guide::NAME);
+    let text = format!(
+        "Lantern {version} serves at http://{address}
+
+  chat here:           lantern run {guide}
+  any Ollama client:   OLLAMA_HOST=http://{address}
+  with curl:           curl http://{address}/api/chat -d '{{\"model\":\"{guide}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Who are you?\"}}]}}'
+
+Ctrl-C stops it.
+"
     );
-    println!();
-    println!("Ctrl-C stops it.");
+    _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -19,29 +19,70 @@ class Topic:
     questions: list
     answers: list
     held_out: list = field(default_factory=list)
+    framed: list = field(default_factory=list)
 
 
 def topics():
-    """Reads `topics.txt`: blocks separated by blank lines, one `key: value` a line."""
+    """Reads `topics.txt` (facts, answers, questions, held-out paraphrases) and `phrases.txt` (more ways to ask)."""
+    result = {}
+    for values in blocks("topics.txt"):
+        topic = Topic(values["topic"], values["fact"], values["q"], values["a"], values["t"])
+        for answer in topic.answers:
+            assert topic.fact.lower() in answer.lower(), f"{topic.name}: an answer lacks '{topic.fact}': {answer}"
+        result[topic.name] = topic
+    for values in blocks("phrases.txt"):
+        topic = result[values["topic"]]
+        topic.questions += values["q"]
+        topic.framed = [ACTION_FRAME.replace("X", x) for x in values["x"]] + [THING_FRAME.replace("X", n) for n in values["n"]]
+    return list(result.values())
+
+
+def blocks(name):
+    """Blocks separated by blank lines, one `key: value` a line; keys of one letter repeat."""
     from pathlib import Path
 
-    result = []
-    for block in (Path(__file__).parent / "topics.txt").read_text().split("\n\n"):
+    for block in (Path(__file__).parent / name).read_text().split("\n\n"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
-        if not lines:
-            continue
-        values = {"q": [], "a": [], "t": []}
+        values = {"q": [], "a": [], "t": [], "x": [], "n": []}
         for line in lines:
             key, _, value = line.partition(": ")
             if key in values:
                 values[key].append(value)
             else:
                 values[key] = value
-        topic = Topic(values["topic"], values["fact"], values["q"], values["a"], values["t"])
-        for answer in topic.answers:
-            assert topic.fact.lower() in answer.lower(), f"{topic.name}: an answer lacks '{topic.fact}': {answer}"
-        result.append(topic)
-    return result
+        if lines:
+            yield values
+
+
+# What people put around something they want to do, and around a thing they ask about.
+ACTION_FRAME = ("(how (do|can|could|would|should|must|to) (i|we|one|you|) X|how to X|can i X|is it possible to X|what (is the|is a good|'s the) (way|command|trick) to X|"
+                "(what|which command) do i (type|do|use|need|run) to X|i (want|need|would like|wish|am trying|have) to X|i'd like to X|(tell|show) me how to X|"
+                "(help me|please) X|explain how to X|what must i do to X|which command lets me X|is there a way to X|where do i X|X|how would i X|any way to X|"
+                "what do i have to do to X|i do not know how to X|teach me to X|may i X|could you tell me how to X|what's needed to X)")
+THING_FRAME = ("(what about X|tell me (about|something about|more about) X|X|explain X( to me|)|what is X|how does X work|i (want|need) to know about X|describe X|"
+               "can you explain X|question about X|what do you know about X|info on X|information about X|how is it with X|say something about X|what can you say about X)")
+
+# Words that mean the same here; one of a question's may be exchanged for another.
+SAME = [["box", "pi", "device", "machine", "appliance", "lantern"], ["download", "get", "fetch", "pull"], ["delete", "remove", "erase"], ["see", "check", "view"],
+        ["show", "display", "print"], ["program", "app", "software", "application"], ["computer", "laptop", "pc"], ["answer", "reply", "response"],
+        ["answers", "replies", "responses"], ["chat", "conversation", "talk"], ["chats", "conversations"], ["big", "large", "huge"], ["fast", "quick"],
+        ["memory", "ram"], ["folder", "directory"], ["power", "electricity", "energy"], ["card", "sd card"], ["start", "begin", "launch"], ["use", "employ"],
+        ["want", "would like"], ["which", "what"], ["several", "many", "multiple"], ["people", "users", "persons"], ["install", "set up"], ["stop", "end"],
+        ["find", "locate"], ["change", "alter", "modify"], ["stored", "kept", "saved"], ["explain", "describe"], ["newer", "newest", "latest", "new"]]
+
+
+def exchange(text, rng):
+    """Exchanges words for others of the same meaning, and now and then leaves out a small one."""
+    words = text.split()
+    for i, word in enumerate(words):
+        group = next((g for g in SAME if word in g), None)
+        if group and rng.random() < 0.3:
+            words[i] = rng.choice(group)
+    if len(words) > 4 and rng.random() < 0.12:
+        small = [i for i, word in enumerate(words) if word in ("the", "a", "my", "i", "do", "is", "to", "it", "can", "me", "an", "of")]
+        if small:
+            words.pop(rng.choice(small))
+    return " ".join(words)
 
 
 def expand(pattern, rng):
@@ -77,7 +118,7 @@ def dress(text, rng):
         text = rng.choice(OPENERS) + text
     if rng.random() < 0.15:
         text = text + rng.choice(CLOSERS)
-    for _ in range(rng.choice([0, 0, 0, 0, 0, 1, 1, 2])):
+    for _ in range(rng.choice([0, 0, 0, 0, 0, 0, 0, 1, 1, 2])):
         text = typo(text, rng)
     style = rng.random()
     if style < 0.55:
@@ -191,12 +232,13 @@ def turn(role, content, **more):
 def ask(rng, all_topics):
     """One question and its answer, no tools."""
     kind = rng.random()
-    if kind < 0.13:
+    if kind < 0.11:
         return [turn("user", dress(outside_question(rng), rng)), turn("assistant", rng.choice(REFUSALS))]
-    if kind < 0.16:
+    if kind < 0.14:
         return [turn("user", dress(expand(rng.choice(TIME_ASK), rng), rng)), turn("assistant", rng.choice(NO_CLOCK))]
     topic = rng.choice(all_topics)
-    question = dress(expand(rng.choice(topic.questions), rng), rng)
+    source = topic.framed if topic.framed and rng.random() < 0.6 else topic.questions
+    question = dress(exchange(expand(rng.choice(source), rng), rng), rng)
     return [turn("user", question), turn("assistant", rng.choice(topic.answers))]
 
 
@@ -223,9 +265,15 @@ def dialogue(rng, all_topics):
         messages += ask_time(rng) if rng.random() < 0.75 or not any(m["role"] == "assistant" for m in messages) else []
         return messages, tools
     tools = tool_list(rng, with_time=False) if rng.random() < 0.06 else None
-    for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
+    for _ in range(rng.choice([1, 1, 1, 1, 2, 3])):
         messages += ask(rng, all_topics)
     return messages, tools
+
+
+def unseen(question, all_topics):
+    """Whether a question is none of the held-out ones, whatever its case and marks."""
+    plain = lambda text: re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+    return plain(question) not in {plain(q) for q, _ in held_out(all_topics)} | {plain(q) for q in TIME_ASK_HELD_OUT}
 
 
 def held_out(all_topics):

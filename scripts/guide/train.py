@@ -81,7 +81,10 @@ def batches(tokenizer, topics, seed):
         for r in range(N_BATCH):
             at, segment = 0, 1
             while True:
-                ids, weights = encode_dialogue(tokenizer, *dialogues.dialogue(rng, topics))
+                messages, tools = dialogues.dialogue(rng, topics)
+                if not all(dialogues.unseen(m["content"], topics) for m in messages if m["role"] == "user"):
+                    continue
+                ids, weights = encode_dialogue(tokenizer, messages, tools)
                 n = len(ids) - 1
                 if n > N_TIME:
                     continue
@@ -160,7 +163,7 @@ def write_gguf(path, tokenizer, parameters):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("out")
-    arguments.add_argument("--steps", type=int, default=2600)
+    arguments.add_argument("--steps", type=int, default=2000)
     given = arguments.parse_args()
     topics = dialogues.topics()
     tokenizer = train_tokenizer(topics)

@@ -6,6 +6,9 @@
 //! they agree to the f16 rounding of keys and values (candle keeps those in f32): below 0.3 % of the logits' spread. From
 //! there, ours may be no further than one and a half times as far as candle is.
 
+#![cfg(not(target_arch = "aarch64"))]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
@@ -37,10 +40,13 @@ fn run(model: &Model, pool: &Pool, session: &mut Session, tokens: &[u32]) -> Vec
     step(model, pool, &mut slices).unwrap().remove(0).unwrap()
 }
 
+/// A stock model: tokens and their position to logits.
+type Forward = Box<dyn FnMut(&Tensor, usize) -> Tensor>;
+
 fn stock(family: &str, bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut reader = Cursor::new(bytes);
     let content = Content::read(&mut reader).unwrap();
-    let mut forward: Box<dyn FnMut(&Tensor, usize) -> Tensor> = match family {
+    let mut forward: Forward = match family {
         "llama" => {
             let mut m = quantized_llama::ModelWeights::from_gguf(content, &mut reader, &Device::Cpu).unwrap();
             Box::new(move |x, pos| m.forward(x, pos).unwrap())

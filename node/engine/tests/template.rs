@@ -1,6 +1,8 @@
 //! Templates render byte for byte as Python's jinja2 renders them under transformers' settings. `scripts/golden/templates.py`
 //! wrote the expected digests.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use engine::{Conversation, Template, TemplateError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

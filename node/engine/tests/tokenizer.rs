@@ -1,5 +1,7 @@
 //! Every line of the vocabulary test sets gives the ids that the models' own tokenizers give, and decodes back.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use engine::{Header, Map, Specials, Tokenizer};
 use std::fs::File;
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! Every level computes the same bytes as the scalar definition, for every quant type, on random rows of every length.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use kernels::{Activations, Attention, KvPlanes, Level, Pool, QuantType, Weights, attend, product};
 
 /// A small generator (SplitMix64), so that a failure names a seed.

@@ -141,7 +141,8 @@ impl Running {
         tokens.append(&mut self.pending);
         let n_keep = self.options.n_keep.unwrap_or(self.n_prompt);
         shorten(&mut tokens, n_keep, self.session.n_ctx());
-        let n_same = self.session.common_prefix(&tokens);
+        // The last token is computed even where a repetitive text has shifted onto itself.
+        let n_same = self.session.common_prefix(&tokens[..tokens.len() - 1]);
         self.session.truncate(n_same);
         self.pending = tokens.split_off(n_same);
     }

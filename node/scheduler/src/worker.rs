@@ -70,7 +70,6 @@ impl Worker {
             if let (Some(keep_alive), Some(slot)) = (keep_alive, self.slots.iter_mut().find(|s| s.file.digest == digest)) {
                 slot.keep_alive = keep_alive;
             }
-            self.publish();
         }
     }
 
@@ -98,6 +97,8 @@ impl Worker {
             let load = request.accepted.elapsed();
             self.start(index, &request, &events, load)
         });
+        // Who has the answer may ask at once what is in memory.
+        self.publish();
         match answer {
             // A caller that has gone needs no answer.
             Err(failure) => _ = events.try_send(Event::Failed(failure)),
@@ -172,6 +173,7 @@ impl Worker {
         if let Some(index) = self.slots.iter().position(|s| s.file.digest == waiting.request.model.digest) {
             self.close(index);
         }
+        self.publish();
         let load = waiting.request.accepted.elapsed();
         // A caller that has gone needs no answer.
         _ = waiting.events.try_send(answered_at_once(DoneReason::Unload, &waiting.request, load));

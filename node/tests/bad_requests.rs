@@ -1,0 +1,275 @@
+//! Rows E and G of the bad-input matrix on generate and chat: whatever a client sends gets one clear sentence, and a canary
+//! before and after every row gives the same text.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod daemon;
+
+use std::io::Write;
+
+use daemon::{Daemon, Reply};
+use kernels::QuantType;
+use serde_json::{Value, json};
+use testkit::{Shape, tiny_model};
+
+const PATHS: [&str; 2] = ["/api/generate", "/api/chat"];
+
+/// A request that is answered, on both paths.
+fn good() -> Value {
+    json!({ "model": "lantern-guide", "prompt": "Who are you?", "messages": [{ "role": "user", "content": "Who are you?" }],
+        "stream": false, "options": { "temperature": 0, "num_predict": 32 } })
+}
+
+fn canary(d: &Daemon) -> String {
+    let answer = d.post("/api/chat", &good()).json();
+    answer["message"]["content"].as_str().unwrap().to_owned()
+}
+
+/// Runs `row` between two canaries.
+fn row(row: impl FnOnce(&Daemon)) {
+    let d = Daemon::start();
+    let before = canary(&d);
+    assert!(before.contains("lantern-guide"), "{before}");
+    row(&d);
+    assert_eq!(canary(&d), before);
+    assert!(d.anonymous_bytes() < 160 << 20, "{} bytes", d.anonymous_bytes());
+}
+
+/// The answer is an error of this status, one sentence that says `part` and names no path of the machine.
+fn check(reply: &Reply, status: u16, part: &str) {
+    assert_eq!(reply.status, status, "{}", reply.body);
+    let body = reply.json();
+    let message = body["error"].as_str().unwrap_or_else(|| panic!("{body} has no error"));
+    assert!(message.contains(part), "{message:?} does not say {part:?}");
+    assert!(!message.contains("/tmp") && !message.contains('\n') && message.len() < 600, "{message:?}");
+}
+
+fn with(change: impl Fn(&mut Value)) -> Value {
+    let mut body = good();
+    change(&mut body);
+    body
+}
+
+#[test]
+fn e01_bodies_that_are_no_object() {
+    row(|d| {
+        for path in PATHS {
+            check(&d.send("POST", path, &[], " \n"), 400, "missing request body");
+            for (body, part) in [
+                ("null", "null"),
+                ("[]", "array"),
+                ("\"x\"", "string"),
+                ("{\"model\":", "unexpected EOF"),
+                ("{", "unexpected EOF"),
+                ("1", "number"),
+            ] {
+                check(&d.send("POST", path, &[], body), 400, part);
+            }
+        }
+    });
+}
+
+#[test]
+fn e02_deep_bodies() {
+    row(|d| {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let with_depth = |depth: usize| good().to_string().replacen('{', &format!("{{\"x\":{},", nested(depth)), 1);
+        for path in PATHS {
+            assert_eq!(d.send("POST", path, &[], &with_depth(63)).status, 200);
+            check(&d.send("POST", path, &[], &with_depth(64)), 400, "nested deeper than 64");
+            check(&d.send("POST", path, &[], &"[".repeat(1_000_000)), 400, "nested deeper than 64");
+        }
+    });
+}
+
+#[test]
+fn e03_b15_encodings_and_types() {
+    row(|d| {
+        for path in PATHS {
+            let raw = |bytes: &[u8]| {
+                let mut stream = d.open("POST", path, &[], bytes);
+                let mut all = Vec::new();
+                std::io::Read::read_to_end(&mut stream, &mut all).unwrap();
+                String::from_utf8(all).unwrap()
+            };
+            for bad in [&b"{\"model\":\"\xff\"}"[..], b"{\"model\":\"\xc0\xaf\"}", b"\xef\xbb\xbf{}", b"{\"model\":\"\\ud800\"}"]
+            {
+                let reply = raw(bad);
+                assert!(reply.starts_with("HTTP/1.1 400") && reply.contains("\"error\""), "{reply}");
+            }
+            let escapes = with(|b| {
+                b["prompt"] = json!("a\u{0}b");
+                b["messages"][0]["content"] = json!("a\u{0}b");
+            });
+            assert_eq!(d.post(path, &escapes).status, 200);
+            for (field, value) in [
+                ("model", json!(1)),
+                ("stream", json!("yes")),
+                ("options", json!([])),
+                ("truncate", json!(1)),
+                ("keep_alive", json!({})),
+            ] {
+                let reply = d.post(path, &with(|b| b[field] = value.clone()));
+                assert_eq!(reply.status, 400, "{field}: {}", reply.body);
+            }
+        }
+        for (field, value) in [
+            ("prompt", json!([])),
+            ("system", json!(1)),
+            ("raw", json!("x")),
+            ("context", json!("x")),
+            ("images", json!("x")),
+            ("suffix", json!(1)),
+        ] {
+            check(&d.post(PATHS[0], &with(|b| b[field] = value.clone())), 400, field);
+        }
+        for content in [json!([{ "type": "text", "text": "x" }]), json!(1), json!({})] {
+            check(&d.post(PATHS[1], &with(|b| b["messages"][0]["content"] = content.clone())), 400, "messages[0].content");
+        }
+    });
+}
+
+#[test]
+fn e04_to_e09_numbers() {
+    row(|d| {
+        let option = |path: &str, name: &str, value: Value| d.post(path, &with(|b| b["options"][name] = value.clone()));
+        for path in PATHS {
+            for n in [json!(0), json!(-1), json!(1), json!(1.5), json!(i32::MAX), json!(1e18)] {
+                let reply = option(path, "num_ctx", n.clone());
+                assert!(
+                    reply.status == 200 || reply.status == 400 && reply.json()["error"].is_string(),
+                    "num_ctx {n}: {}",
+                    reply.body
+                );
+            }
+            for n in [json!(-1), json!(-2), json!(0), json!(u64::MAX)] {
+                assert_eq!(option(path, "num_predict", n).status, 200);
+            }
+            for name in ["temperature", "top_p", "min_p", "typical_p", "repeat_penalty"] {
+                for bad in [json!(-1), json!(1e308)] {
+                    check(&option(path, name, bad), 400, name);
+                }
+            }
+            check(&option(path, "presence_penalty", json!(1e300)), 400, "presence_penalty");
+            for n in [json!(-1), json!(1u64 << 31), json!(-5)] {
+                assert_eq!(option(path, "top_k", n).status, 200);
+            }
+            check(&option(path, "repeat_last_n", json!(-2)), 400, "repeat_last_n");
+            for (name, n) in [
+                ("repeat_last_n", json!(1u64 << 31)),
+                ("seed", json!(-7)),
+                ("seed", json!(i64::MAX)),
+                ("num_keep", json!(-1)),
+                ("num_thread", json!(10_000)),
+                ("num_batch", json!(0)),
+            ] {
+                assert_eq!(option(path, name, n).status, 200, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn e10_stops() {
+    row(|d| {
+        let stop = |value: Value| d.post(PATHS[0], &with(|b| b["options"]["stop"] = value.clone()));
+        check(&stop(json!([""])), 400, "a text of 0 bytes");
+        check(&stop(json!(vec!["x"; 65])), 400, "65 texts");
+        check(&stop(json!(["x".repeat(1 << 20)])), 400, "1048576 bytes");
+        assert_eq!(stop(json!(vec!["zzz"; 64])).status, 200);
+    });
+}
+
+#[test]
+fn e12_messages() {
+    row(|d| {
+        let message = json!({ "role": "user", "content": "x" });
+        check(&d.post(PATHS[1], &with(|b| b["messages"] = json!(vec![message.clone(); 4097]))), 400, "4097 messages");
+        check(&d.post(PATHS[1], &with(|b| b["messages"] = json!(["x"]))), 400, "messages[0]");
+        check(&d.post(PATHS[1], &with(|b| b["messages"] = json!({}))), 400, "messages");
+        assert_eq!(
+            d.post(PATHS[1], &with(|b| b["messages"][0]["role"] = json!("NARRATOR"))).status,
+            200,
+            "an unknown role is the template's matter"
+        );
+        assert_eq!(d.post(PATHS[1], &with(|b| b["messages"][0]["content"] = Value::Null)).status, 200);
+    });
+}
+
+#[test]
+fn e13_e14_e15_e16_prompts() {
+    row(|d| {
+        assert_eq!(d.post(PATHS[0], &with(|b| b["prompt"] = json!(""))).json()["done_reason"], "load");
+        for n in [3_000, 300_000] {
+            let long = d.post(PATHS[0], &with(|b| b["prompt"] = json!("word ".repeat(n))));
+            check(&long, 400, "exceeds the available context size of 2048");
+        }
+        let raw = |n: usize| with(|b| (b["prompt"], b["raw"]) = (json!("word ".repeat(n)), json!(true)));
+        assert_eq!(d.post(PATHS[0], &raw(3_000)).status, 200, "a raw prompt loses its middle");
+        for context in [json!([4096]), json!([-1]), json!([1.5]), json!(["x"]), json!([u64::MAX])] {
+            check(&d.post(PATHS[0], &with(|b| b["context"] = context.clone())), 400, "context holds");
+        }
+        for images in [json!(["not base64!"]), json!(["http://localhost/x.png"])] {
+            check(&d.post(PATHS[0], &with(|b| b["images"] = images.clone())), 400, "does not support images");
+            check(&d.post(PATHS[1], &with(|b| b["messages"][0]["images"] = images.clone())), 400, "does not support images");
+        }
+    });
+}
+
+#[test]
+fn e18_fields_that_do_not_exist() {
+    row(|d| {
+        let extra = with(|b| {
+            b["chat_template_kwargs"] = json!({ "messages": [] });
+            b["template_path"] = json!("/etc/passwd");
+        });
+        assert_eq!(d.post(PATHS[1], &extra).json()["message"]["content"], canary(d));
+        for model in ["file:///etc/passwd", "/etc/passwd", "http://localhost:1/x/y/z"] {
+            let reply = d.post(PATHS[1], &with(|b| b["model"] = json!(model)));
+            assert!([400, 404].contains(&reply.status), "{model}: {}", reply.body);
+        }
+    });
+}
+
+#[test]
+fn what_later_versions_bring_is_refused_by_name() {
+    row(|d| {
+        check(&d.post(PATHS[0], &with(|b| b["format"] = json!("json"))), 400, "format is not supported");
+        check(&d.post(PATHS[1], &with(|b| b["logprobs"] = json!(true))), 400, "logprobs are not supported");
+        let tool = json!([{ "type": "function", "function": { "name": "x" } }]);
+        check(&d.post(PATHS[1], &with(|b| b["tools"] = tool.clone())), 400, "tools are not supported");
+        assert_eq!(d.post(PATHS[1], &with(|b| (b["tools"], b["format"]) = (json!([]), json!("")))).status, 200);
+    });
+}
+
+#[test]
+fn large_bodies_are_refused() {
+    row(|d| {
+        let mut stream = d.open("POST", PATHS[0], &[], &vec![b' '; 17 << 20]);
+        let mut start = [0; 12];
+        std::io::Read::read_exact(&mut stream, &mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 413");
+        _ = stream.flush();
+    });
+}
+
+/// B18 and B20: a model that never ends is ended, and one that claims a long context gets what fits.
+#[test]
+fn b18_b20_models_that_go_on() {
+    row(|d| {
+        let mut model = tiny_model(&Shape::tiny("llama"), QuantType::Q8_0, 3);
+        model.remove("tokenizer.ggml.token_type").remove("tokenizer.ggml.eos_token_id");
+        model.set("llama.context_length", testkit::Item::U32(1 << 31));
+        d.install("endless", &model.bytes());
+        let body = json!({ "model": "endless", "prompt": "x", "raw": true, "stream": false, "options": { "num_ctx": 128, "num_predict": -1 } });
+        let ended = d.post(PATHS[0], &body).json();
+        assert_eq!((&ended["done_reason"], &ended["eval_count"]), (&json!("length"), &json!(128)));
+        let huge = json!({ "model": "endless", "prompt": "x", "raw": true, "stream": false, "options": { "num_ctx": 1u64 << 31, "num_predict": 2 } });
+        assert_eq!(d.post(PATHS[0], &huge).status, 200);
+        let n_ctx = d.get("/api/ps").json()["models"].as_array().unwrap().iter().find(|m| m["name"] == "endless:latest").unwrap()
+            ["context_length"]
+            .as_u64()
+            .unwrap();
+        assert!(n_ctx < 1 << 31, "{n_ctx} is stated and is what memory has room for");
+    });
+}

@@ -1,0 +1,133 @@
+//! The command line as a user has it: output, JSON, pipes, exit codes and error texts.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod daemon;
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use daemon::{Daemon, command};
+use kernels::QuantType;
+use serde_json::Value;
+use testkit::{Shape, tiny_model};
+
+/// A command against a daemon.
+fn lantern(d: &Daemon, arguments: &[&str], input: &str) -> Output {
+    let mut command = command(d.models.path());
+    let mut child = command
+        .env("OLLAMA_HOST", &d.address)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A failure with this exit code and a reason that says `part`.
+fn fails(output: &Output, code: i32, part: &str) {
+    let reason = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{reason}");
+    assert!(reason.contains(part), "{reason:?} does not say {part:?}");
+}
+
+#[test]
+fn commands_talk_to_the_daemon() {
+    let d = Daemon::start();
+    assert!(out(&lantern(&d, &["list"], "")).contains("lantern-guide:latest"));
+    assert!(out(&lantern(&d, &["run", "lantern-guide", "Who are you?"], "")).contains("lantern-guide"));
+    assert!(
+        out(&lantern(&d, &["run", "lantern-guide"], "What is MCP?\n")).contains("Model Context Protocol"),
+        "a pipe is the prompt"
+    );
+    assert!(out(&lantern(&d, &["ps"], "")).contains("lantern-guide:latest"));
+    let ps: Value = serde_json::from_str(&out(&lantern(&d, &["ps", "--json"], ""))).unwrap();
+    assert_eq!(ps["models"][0]["name"], "lantern-guide:latest");
+    assert_eq!(out(&lantern(&d, &["stop", "lantern-guide"], "")), "stopped lantern-guide\n");
+    assert!(!out(&lantern(&d, &["ps"], "")).contains("lantern-guide"));
+    let show = out(&lantern(&d, &["show", "lantern-guide"], ""));
+    assert!(show.contains("qwen3") && show.contains("Q8_0") && show.contains("2048") && show.contains("MIT"), "{show}");
+    assert_eq!(out(&lantern(&d, &["cp", "lantern-guide", "other"], "")), "copied lantern-guide to other\n");
+    assert_eq!(out(&lantern(&d, &["rm", "other"], "")), "deleted other\n");
+    fails(&lantern(&d, &["rm", "other"], ""), 1, "model 'other' not found");
+    fails(&lantern(&d, &["run", "nothing", "x"], ""), 1, "model 'nothing' not found");
+    fails(&lantern(&d, &["rum"], ""), 2, "unrecognized subcommand");
+}
+
+#[test]
+fn json_answers_parse() {
+    let d = Daemon::start();
+    let json = |arguments: &[&str]| -> Value { serde_json::from_str(&out(&lantern(&d, arguments, ""))).unwrap() };
+    assert_eq!(json(&["list", "--json"])["models"].as_array().unwrap().len(), 1);
+    assert_eq!(json(&["show", "lantern-guide", "--json"])["details"]["family"], "qwen3");
+    assert_eq!(json(&["cp", "lantern-guide", "b", "--json"])["destination"], "b");
+    assert_eq!(json(&["rm", "b", "--json"])["deleted"], "b");
+    let doctor = json(&["doctor", "--json"]);
+    for part in ["processor", "kernels", "memory", "disk", "models", "meters", "clock"] {
+        assert!(doctor[part]["found"].is_string(), "{part}");
+    }
+    let lines = out(&lantern(&d, &["run", "lantern-guide", "Hello", "--json"], ""));
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last["done"], true);
+}
+
+#[test]
+fn commands_work_without_a_daemon() {
+    let models = tempfile::tempdir().unwrap();
+    let alone = |arguments: &[&str]| {
+        command(models.path()).env("OLLAMA_HOST", "127.0.0.1:1").args(arguments).stdin(Stdio::null()).output().unwrap()
+    };
+    assert!(out(&alone(&["list"])).contains("lantern-guide:latest"), "an empty store gets the guide");
+    assert!(out(&alone(&["run", "lantern-guide", "Who are you?"])).contains("lantern-guide"));
+    fails(&alone(&["ps"]), 1, "no server answers at http://127.0.0.1:1");
+    let model = models.path().join("Tiny.gguf");
+    std::fs::write(&model, tiny_model(&Shape::tiny("qwen2"), QuantType::Q4_K, 1).bytes()).unwrap();
+    assert!(out(&alone(&["import", model.to_str().unwrap()])).contains("imported tiny:latest"));
+    assert!(out(&alone(&["list"])).contains("tiny:latest"));
+    std::fs::write(&model, "<html>").unwrap();
+    fails(&alone(&["import", model.to_str().unwrap()]), 1, "looks like an HTML or XML page");
+    fails(&alone(&["import", "/nowhere.gguf"]), 1, "cannot open /nowhere.gguf");
+}
+
+#[test]
+fn settings_are_checked_before_a_port_opens() {
+    let models = tempfile::tempdir().unwrap();
+    let serve = |name: &str, value: &str| command(models.path()).env(name, value).arg("serve").output().unwrap();
+    fails(&serve("OLLAMA_ORIGINS", "chat.example"), 1, "origin \"chat.example\" must begin with");
+    fails(&serve("OLLAMA_MAX_QUEUE", "many"), 1, "OLLAMA_MAX_QUEUE is \"many\"");
+    fails(&serve("OLLAMA_KEEP_ALIVE", "soon"), 1, "OLLAMA_KEEP_ALIVE cannot be used");
+    let d = Daemon::start();
+    fails(&serve("OLLAMA_HOST", &d.address), 1, "is another server running there?");
+}
+
+#[test]
+fn help_teaches() {
+    let models = tempfile::tempdir().unwrap();
+    let help = out(&command(models.path()).arg("--help").output().unwrap());
+    for part in ["Examples:", "OLLAMA_MODELS", "Exit codes", "import"] {
+        assert!(help.contains(part), "{part}");
+    }
+}
+
+/// A models folder that another program wrote is served as it is.
+#[test]
+fn a_copied_store_is_served() {
+    let d = Daemon::start();
+    let copy = tempfile::tempdir().unwrap();
+    let done = std::process::Command::new("cp")
+        .args(["-r", d.models.path().to_str().unwrap(), copy.path().join("m").to_str().unwrap()])
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let listed = command(&copy.path().join("m")).env("OLLAMA_HOST", "127.0.0.1:1").args(["list", "--json"]).output().unwrap();
+    let listed: Value = serde_json::from_str(&out(&listed)).unwrap();
+    assert_eq!(listed["models"][0]["digest"], d.get("/api/tags").json()["models"][0]["digest"]);
+}
