@@ -381,11 +381,15 @@ impl BlockQ6K {
     }
 }
 
-/// The 8 scales and 8 minimums of a Q4_K or Q5_K super-block, 6 bits each, packed in 12 bytes.
+/// The 8 scales and 8 minimums of a Q4_K or Q5_K super-block, 6 bits each, packed in 12 bytes: four at a time in the bytes
+/// of a word. The first four lie in the low six bits of words 0 and 1; the others have their low four bits in word 2 and
+/// their high two bits on top of words 0 and 1.
 pub fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let scales = std::array::from_fn(|j| if j < 4 { packed[j] & 63 } else { packed[j + 4] & 15 | packed[j - 4] >> 6 << 4 });
-    let mins = std::array::from_fn(|j| if j < 4 { packed[j + 4] & 63 } else { packed[j + 4] >> 4 | packed[j] >> 6 << 4 });
-    (scales, mins)
+    let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
+    let (a, b, c) = (word(0), word(4), word(8));
+    let low = |w: u32| u64::from(w & 0x3f3f_3f3f);
+    let high = |four: u32, two: u32| u64::from(four & 0x0f0f_0f0f | (two >> 6 & 0x0303_0303) << 4) << 32;
+    ((low(a) | high(c, a)).to_le_bytes(), (low(b) | high(c >> 4, b)).to_le_bytes())
 }
 
 fn sub_blocks(d: f16, dmin: f16, packed: &[u8; 12], q: &[i8; SUPER], out: &mut [f32]) {

@@ -51,8 +51,8 @@ impl<'a> Weights<'a> {
 /// Weight rows a thread takes at a time. Enough work to be worth the shared counter, few enough to share out evenly.
 const CHUNK: usize = 32;
 
-/// Input rows that meet a weight row together: the weight is unpacked once for all of them, and four sums fit the
-/// registers of both processors.
+/// Input rows that meet a weight row together, or weight rows that meet an input row: what they share is loaded and
+/// unpacked once, and four sums fit the registers of both processors.
 const TOGETHER: usize = 4;
 
 /// Multiplies every row of `x` with every row of each matrix of `group`, which share their input. `y` is
@@ -81,22 +81,28 @@ pub fn product(pool: &Pool, group: &[Weights], x: &Activations, y: &mut [f32]) {
     pool.run(chunks.len(), |part| {
         let (i, first, at) = chunks[part];
         let w = &group[i];
-        for row in first..(first + CHUNK).min(w.n_out()) {
-            let mut token = 0;
-            while token < x.n_rows() {
-                let place = token * n_out + at + row;
-                if token + TOGETHER <= x.n_rows() {
-                    for (j, sum) in dot::<TOGETHER>(level, w, row, x, token).into_iter().enumerate() {
-                        // SAFETY: `place + j n_out` is below `n_rows · n_out`, and only this part writes column `at + row`.
-                        unsafe { y.write(place + j * n_out, sum) };
-                    }
-                    token += TOGETHER;
-                } else {
-                    let [sum] = dot::<1>(level, w, row, x, token);
-                    // SAFETY: as above.
-                    unsafe { y.write(place, sum) };
-                    token += 1;
-                }
+        let last = (first + CHUNK).min(w.n_out());
+        let write = |token: usize, row: usize, sum: f32| {
+            // SAFETY: the place is inside `y`, as token and row are, and only this part writes columns of these rows.
+            unsafe { y.write(token * n_out + at + row, sum) };
+        };
+        let n_grouped = x.n_rows() / TOGETHER * TOGETHER;
+        for row in first..last {
+            for token in (0..n_grouped).step_by(TOGETHER) {
+                let sums = dot::<TOGETHER>(level, w, row, x, token);
+                sums.into_iter().enumerate().for_each(|(j, sum)| write(token + j, row, sum));
+            }
+        }
+        for token in n_grouped..x.n_rows() {
+            let mut row = first;
+            while row + TOGETHER <= last {
+                let sums = dot_rows(level, w, row, x, token);
+                sums.into_iter().enumerate().for_each(|(j, sum)| write(token, row + j, sum));
+                row += TOGETHER;
+            }
+            for row in row..last {
+                let [sum] = dot::<1>(level, w, row, x, token);
+                write(token, row, sum);
             }
         }
     });
@@ -117,6 +123,23 @@ impl Output {
 
 // SAFETY: `write` is the only use, and its callers write disjoint places.
 unsafe impl Sync for Output {}
+
+/// The products of weight rows `row` to `row + 4` with input row `token`: several rows at once where that is faster.
+fn dot_rows(level: Level, w: &Weights, row: usize, x: &Activations, token: usize) -> [f32; TOGETHER] {
+    #[cfg(target_arch = "x86_64")]
+    if let (Level::Avx2, Some(small)) = (level, &x.small) {
+        let rows = std::array::from_fn(|i| w.row(row + i));
+        let x = small.row(token, x.n_in);
+        match w.quant {
+            // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
+            QuantType::Q4_0 => return unsafe { crate::x86::dot_rows_q4_0(rows.map(cast), x) },
+            // SAFETY: as above.
+            QuantType::Q8_0 => return unsafe { crate::x86::dot_rows_q8_0(rows.map(cast), x) },
+            _ => {}
+        }
+    }
+    std::array::from_fn(|i| dot::<1>(level, w, row + i, x, token)[0])
+}
 
 /// The products of weight row `row` with input rows `token` to `token + M`.
 fn dot<const M: usize>(level: Level, w: &Weights, row: usize, x: &Activations, token: usize) -> [f32; M] {

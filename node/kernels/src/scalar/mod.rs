@@ -7,6 +7,8 @@ mod float;
 mod k_quants;
 mod small;
 
-pub(crate) use float::{LANES, axpy, dot_float, fold};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use float::fold;
+pub(crate) use float::{LANES, axpy, dot_float};
 pub(crate) use k_quants::{dot_q2_k, dot_q3_k, dot_q4_k, dot_q5_k, dot_q6_k};
 pub(crate) use small::{dot_q4_0, dot_q4_1, dot_q5_0, dot_q5_1, dot_q8_0};

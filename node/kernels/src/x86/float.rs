@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::{load16, load32};
-use crate::scalar::{LANES, fold};
+use crate::scalar::LANES;
 
 /// Eight weights as f32.
 trait Load8: Copy + Default {
@@ -67,14 +67,15 @@ fn dot<W: Load8, const M: usize>(w: &[W], x: [&[f32]; M]) -> [f32; M] {
             }
         }
     }
-    lanes.map(|lanes| {
-        let mut all = [0f32; LANES];
-        for (part, lane) in lanes.into_iter().enumerate() {
-            let bits: [f32; 8] = bytemuck::cast(lane);
-            all[8 * part..8 * part + 8].copy_from_slice(&bits);
-        }
-        fold(all)
-    })
+    let mut sums = [0f32; M];
+    for (sum, lanes) in sums.iter_mut().zip(lanes) {
+        // The tree of `scalar::fold`: lanes 8 apart first, then halves.
+        let eight = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        *sum = _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)));
+    }
+    sums
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

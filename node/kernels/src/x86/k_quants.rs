@@ -2,34 +2,30 @@
 
 use std::arch::x86_64::*;
 
-use super::{load16, load32, sum_i32};
+use super::{load16, load32, sum_i32, widen};
 use crate::activations::Row;
 use crate::block::{BlockQ4K, BlockQ5K, BlockQ6K, SUPER, scales_and_mins};
-
-/// `Σ_j min_j Σ x` for eight minimums of 32 inputs each: one `madd` over the 16 sums.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn min_dot(mins: &[u8; 8], sums: &[i16]) -> i32 {
-    let mut pairs = [0i16; 16];
-    for (j, &m) in mins.iter().enumerate() {
-        (pairs[2 * j], pairs[2 * j + 1]) = (i16::from(m), i16::from(m));
-    }
-    sum_i32(_mm256_madd_epi16(load32(&pairs), load32(sums)))
-}
 
 /// Adds one super-block with minimums to `M` sums. `q[j]` holds the unsigned weights of sub-block `j`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_super_block<const M: usize>(sums: &mut [f32; M], x: &[Row; M], b: usize, q: [__m256i; 8], packed: &[u8; 12], d: [f32; 2]) {
     let (scales, mins) = scales_and_mins(packed);
-    for (sum, x) in sums.iter_mut().zip(x) {
-        let mut total = _mm256_setzero_si256();
-        for (j, q) in q.into_iter().enumerate() {
+    let mut total = [_mm256_setzero_si256(); M];
+    for (j, q) in q.into_iter().enumerate() {
+        let scale = _mm256_set1_epi16(i16::from(scales[j]));
+        for (total, x) in total.iter_mut().zip(x) {
             let products = _mm256_maddubs_epi16(q, load32(&x.qs[SUPER * b + 32 * j..]));
-            total = _mm256_add_epi32(total, _mm256_madd_epi16(products, _mm256_set1_epi16(i16::from(scales[j]))));
+            *total = _mm256_add_epi32(*total, _mm256_madd_epi16(products, scale));
         }
+    }
+    // Each minimum covers two sums of 16 inputs: m0 m0 m1 m1 …
+    let mins = _mm_cvtsi64_si128(i64::from_le_bytes(mins));
+    let mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(mins, mins));
+    for ((sum, x), total) in sums.iter_mut().zip(x).zip(total) {
+        let min = sum_i32(_mm256_madd_epi16(mins, load32(&x.sums[16 * b..])));
         *sum = (d[0] * x.d[b]).mul_add(sum_i32(total) as f32, *sum);
-        *sum = (-(d[1] * x.d[b])).mul_add(min_dot(&mins, &x.sums[16 * b..]) as f32, *sum);
+        *sum = (-(d[1] * x.d[b])).mul_add(min as f32, *sum);
     }
 }
 
@@ -51,7 +47,7 @@ fn nibbles(qs: &[u8; 128]) -> [__m256i; 8] {
 pub(crate) fn dot_q4_k<const M: usize>(w: &[BlockQ4K], x: [Row; M]) -> [f32; M] {
     let mut sums = [0f32; M];
     for (b, w) in w.iter().enumerate() {
-        add_super_block(&mut sums, &x, b, nibbles(&w.qs), &w.scales, [w.d.to_f32(), w.dmin.to_f32()]);
+        add_super_block(&mut sums, &x, b, nibbles(&w.qs), &w.scales, [widen(w.d), widen(w.dmin)]);
     }
     sums
 }
@@ -68,7 +64,7 @@ pub(crate) fn dot_q5_k<const M: usize>(w: &[BlockQ5K], x: [Row; M]) -> [f32; M] 
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(fifth, bit), bit);
             *q = _mm256_or_si256(*q, _mm256_and_si256(set, _mm256_set1_epi8(16)));
         }
-        add_super_block(&mut sums, &x, b, q, &w.scales, [w.d.to_f32(), w.dmin.to_f32()]);
+        add_super_block(&mut sums, &x, b, q, &w.scales, [widen(w.d), widen(w.dmin)]);
     }
     sums
 }
@@ -96,7 +92,7 @@ pub(crate) fn dot_q6_k<const M: usize>(w: &[BlockQ6K], x: [Row; M]) -> [f32; M] 
                 }
             }
         }
-        let d = w.d.to_f32();
+        let d = widen(w.d);
         for ((sum, x), total) in sums.iter_mut().zip(&x).zip(total) {
             let offset = 32 * sum_i32(_mm256_madd_epi16(scales, load32(&x.sums[16 * b..])));
             *sum = (d * x.d[b]).mul_add((sum_i32(total) - offset) as f32, *sum);

@@ -6,7 +6,7 @@ mod small;
 
 pub(crate) use float::{axpy, dot_bf16, dot_f16, dot_f32};
 pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
-pub(crate) use small::{dot_q4_0, dot_q8_0};
+pub(crate) use small::{dot_q4_0, dot_q8_0, dot_rows_q4_0, dot_rows_q8_0};
 
 use std::arch::x86_64::*;
 
@@ -26,6 +26,13 @@ fn load16<T: bytemuck::Pod>(from: &[T]) -> __m128i {
     assert!(size_of_val(from) >= 16);
     // SAFETY: the slice holds at least 16 bytes, checked above; the load needs no alignment.
     unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+/// A factor of a block as f32. The crate's own conversion asks for the processor's features at every call.
+#[inline]
+#[target_feature(enable = "f16c")]
+fn widen(d: half::f16) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(d.to_bits()))))
 }
 
 /// Sum of the eight lanes, exact.
