@@ -12,11 +12,14 @@ from llama_cpp import Llama
 
 PROMPT = [72, 101, 108, 108, 111, 44, 32, 119, 111, 114, 108, 100, 46, 10, 49, 50, 51]
 N_DECODED = 16
+GUIDE_PROMPT = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def golden(path):
     model = Llama(str(path), n_ctx=256, n_batch=32, n_threads=1, logits_all=True, verbose=False)
-    tokens = list(PROMPT)
+    # The guide is asked something it knows, in tokens that llama.cpp makes itself.
+    tokens = model.tokenize(GUIDE_PROMPT.encode(), add_bos=False, special=True) if path.stem == "lantern-guide" else list(PROMPT)
+    prompt = list(tokens)
     model.eval(tokens)
     logits = np.array(model.scores[len(tokens) - 1], dtype=np.float32)
     decoded = []
@@ -30,10 +33,10 @@ def golden(path):
         model.eval([best])
         tokens.append(best)
         row = model.scores[len(tokens) - 1]
-    return {"logits": [round(float(v), 5) for v in logits[:64]], "spread": float(np.sqrt(np.mean(logits ** 2))), "decoded": decoded,
+    return {"prompt": prompt, "logits": [round(float(v), 5) for v in logits[:64]], "spread": float(np.sqrt(np.mean(logits ** 2))), "decoded": decoded,
             "margins": [round(m, 5) for m in margins]}
 
 
-result = {"prompt": PROMPT, "models": {path.stem: golden(path) for path in sorted(Path(sys.argv[1]).glob("*.gguf"))}}
+result = {"guide_prompt": GUIDE_PROMPT, "models": {path.stem: golden(path) for path in sorted(Path(sys.argv[1]).glob("*.gguf"))}}
 Path(sys.argv[2]).write_text(json.dumps(result, indent=1) + "\n")
 print(len(result["models"]), "models")

@@ -1,7 +1,7 @@
 """Measures lantern-guide on the held-out paraphrases through a running server: measure.py [http://host:port]
 
-Prints what failed, then two figures: answers that contain the expected fact, and well-formed calls of the clock tool.
-Uses `_debug_render_only`-free plain requests: raw prompts rendered from the model's own template.
+Prints what failed, then two figures: answers that contain the expected fact, and well-formed calls of the clock tool. Ends
+with an error when either is below its goal.
 """
 import json
 import random
@@ -10,6 +10,9 @@ import sys
 import urllib.request
 
 import dialogues
+from render import render
+
+FACTS_GOAL, CALLS_GOAL = 0.90, 0.95
 
 
 def answer(host, prompt):
@@ -43,7 +46,6 @@ def measure(ask, render):
 
 
 if __name__ == "__main__":
-    from train import render
-
     server = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:11434"
-    measure(lambda prompt: answer(server, prompt), lambda messages, tools: render(messages, tools, True))
+    facts, calls = measure(lambda prompt: answer(server, prompt), lambda messages, tools: render(messages, tools, True))
+    sys.exit(facts < FACTS_GOAL or calls < CALLS_GOAL)

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jinja2 import Environment
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import dialogues
 import model
+from render import render
 
 HERE = Path(__file__).parent
 N_BATCH, N_TIME = 12, 320
@@ -26,19 +26,6 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>"]
 # The split that GGUF files name `qwen2`.
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-def template():
-    environment = Environment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False)
-    return environment.from_string((HERE / "template.jinja").read_text().rstrip("\n"))
-
-
-RENDER = template()
-
-
-def render(messages, tools, add_generation_prompt=False):
-    return RENDER.render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
 
 def train_tokenizer(topics):
