@@ -12,12 +12,12 @@ from llama_cpp import Llama
 
 PROMPT = [72, 101, 108, 108, 111, 44, 32, 119, 111, 114, 108, 100, 46, 10, 49, 50, 51]
 N_DECODED = 16
-GUIDE_PROMPT = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
+GUIDE_PROMPT = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\nI am"
 
 
 def golden(path):
     model = Llama(str(path), n_ctx=256, n_batch=32, n_threads=1, logits_all=True, verbose=False)
-    # The guide is asked something it knows, in tokens that llama.cpp makes itself.
+    # The guide is asked something it knows, in tokens that llama.cpp makes itself. The answer is begun, as it knows two.
     tokens = model.tokenize(GUIDE_PROMPT.encode(), add_bos=False, special=True) if path.stem == "lantern-guide" else list(PROMPT)
     prompt = list(tokens)
     model.eval(tokens)

@@ -104,6 +104,7 @@ fn the_guide_agrees() {
     assert!(n_compared > 4, "only {n_compared} of the guide's choices were clear");
     let model = Model::open(&guide()).unwrap();
     let tokens = model.tokenizer().encode(fixture["guide_prompt"].as_str().unwrap(), engine::Specials::Parse { guard: None });
-    let theirs: Vec<u64> = fixture["models"]["lantern-guide"]["prompt"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap()).collect();
+    let theirs: Vec<u64> =
+        fixture["models"]["lantern-guide"]["prompt"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap()).collect();
     assert_eq!(tokens.into_iter().map(u64::from).collect::<Vec<_>>(), theirs, "the same tokens");
 }
