@@ -14,7 +14,10 @@ from gguf import GGUFReader, dequantize
 
 import model
 
-TOKENS = [5, 300, 1200, 17, 2048, 99, 3000, 640, 7, 1024, 55, 2500]
+# A question the guide knows and the answer llama.cpp gave with it: what it was trained to continue.
+FIXTURE = Path(__file__).parent.parent.parent / "node/engine/tests/fixtures/llama_cpp.json"
+SAID = json.loads(FIXTURE.read_text())["models"]["lantern-guide"]
+TOKENS = SAID["prompt"] + SAID["decoded"][:10]
 
 reader = GGUFReader(sys.argv[1])
 weights = {t.name: jnp.asarray(np.array(dequantize(t.data, t.tensor_type), np.float32).reshape(tuple(int(d) for d in reversed(t.shape)))) for t in reader.tensors}
