@@ -1,6 +1,7 @@
 //! Text to tokens and back, from the vocabulary in a GGUF file. Merging and word pieces are done by the `tokenizers`
 //! crate; this file cuts text as the file's metadata asks and turns tokens into bytes.
 
+mod bytes;
 mod split;
 mod vocabulary;
 
@@ -15,6 +16,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 use crate::gguf::Header;
+use bytes::{byte_char, byte_table};
 use split::Split;
 use vocabulary::{TokenKind, Vocabulary};
 
@@ -373,30 +375,4 @@ impl Matcher {
         let automaton = automaton.map_err(|e| VocabularyError::Invalid(format!("the special tokens are too large: {e}")))?;
         Ok(Matcher { automaton, ids })
     }
-}
-
-/// The characters that byte-level vocabularies write for bytes (the table of GPT-2): printable Latin-1 stands for itself,
-/// the rest is counted from U+0100.
-static BYTE_CHARS: [char; 256] = {
-    let mut table = ['\0'; 256];
-    let (mut byte, mut others) = (0, 0);
-    while byte < 256 {
-        table[byte] = match byte as u8 {
-            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => byte as u8 as char,
-            _ => {
-                others += 1;
-                char::from_u32(0x100 + others - 1).expect("the table ends at U+0143")
-            }
-        };
-        byte += 1;
-    }
-    table
-};
-
-fn byte_char(byte: u8) -> char {
-    BYTE_CHARS[usize::from(byte)]
-}
-
-fn byte_table() -> HashMap<char, u8> {
-    (0..=255).map(|byte| (byte_char(byte), byte)).collect()
 }
