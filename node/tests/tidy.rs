@@ -23,9 +23,8 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 /// Lines a source file may have.
 const LINES_MAX: usize = 400;
 /// Longer files, each with the reason why it is better whole.
-const LONG: [(&str, &str); 3] = [
+const LONG: [(&str, &str); 2] = [
     ("node/kernels/src/block.rs", "one table of layouts, read type by type"),
-    ("node/engine/tests/bad_input.rs", "one row of the matrix after the other"),
     ("node/tests/ollama.rs", "one id of the checklist after the other"),
 ];
 
