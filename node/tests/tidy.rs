@@ -32,7 +32,7 @@ const LONG: [(&str, &str); 2] = [
 const UNSAFE: [&str; 2] = ["node/kernels/src/", "node/engine/src/map.rs"];
 
 /// What the top level may hold.
-const TOP: [&str; 22] = [
+const TOP: [&str; 20] = [
     ".cargo",
     ".ci",
     ".git",
@@ -46,11 +46,9 @@ const TOP: [&str; 22] = [
     "benches",
     "clippy.toml",
     "docs",
-    "fuzz",
     "image",
     "models.toml",
     "node",
-    "node_modules",
     "rustfmt.toml",
     "scripts",
     "systemd",

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::kv_cache::{KvCache, kv_bytes};
+use crate::kv_cache::KvCache;
 use crate::model::Model;
 
 /// A sequence being extended. What the cache holds is exactly `tokens`.
@@ -41,10 +41,5 @@ impl Session {
             self.kv.give_back(n_kept, self.tokens.len());
             self.tokens.truncate(n_kept);
         }
-    }
-
-    /// Bytes of keys and values held.
-    pub fn kv_bytes(&self, model: &Model) -> usize {
-        kv_bytes(model.hyperparams(), self.tokens.len())
     }
 }

@@ -58,11 +58,6 @@ impl Template {
         Template { source: source.into(), bos: bos.into(), eos: eos.into() }
     }
 
-    /// The template's text.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
     /// Renders a conversation.
     ///
     /// # Errors
