@@ -24,7 +24,6 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 const LINES_MAX: usize = 400;
 /// Longer files, each with the reason why it is better whole.
 const LONG: [(&str, &str); 2] = [
-    ("node/kernels/src/block.rs", "one table of layouts, read type by type"),
     ("node/tests/ollama.rs", "one id of the checklist after the other"),
 ];
 

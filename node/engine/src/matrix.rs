@@ -62,7 +62,7 @@ impl CustomOp1 for Product<'_> {
         let (n_rows, n_in) = layout.shape().dims2()?;
         let weights: Vec<Weights> = self.group.0.iter().map(Matrix::weights).collect();
         let n_out: usize = weights.iter().map(Weights::n_out).sum();
-        let activations = Activations::new(x, n_in, weights.iter().map(|w| w.quant().block_len()));
+        let activations = Activations::new(self.pool, x, n_in, weights.iter().map(Weights::quant));
         let mut y = vec![0f32; n_rows * n_out];
         product(self.pool, &weights, &activations, &mut y);
         Ok((CpuStorage::F32(y), (n_rows, n_out).into()))

@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::block::SUPER;
+use crate::{Pool, QuantType};
 
 /// Rows of inputs, `(n_rows, n_in)`, with the integer forms the weights' quant types need.
 ///
@@ -12,16 +13,22 @@ use crate::block::SUPER;
 pub struct Activations<'a> {
     pub(crate) floats: &'a [f32],
     pub(crate) n_in: usize,
-    pub(crate) small: Option<Quantized>,
-    pub(crate) large: Option<Quantized>,
+    small: Option<Quantized>,
+    large: Option<Quantized>,
 }
 
-/// 8-bit rows: integers, a factor per block, and the sum of each 16 integers (which minimums and offsets need).
-pub(crate) struct Quantized {
-    pub(crate) qs: Vec<i8>,
-    pub(crate) d: Vec<f32>,
-    pub(crate) sums: Vec<i16>,
-    block_len: usize,
+/// 8-bit inputs: row after row, or in tiles when there are enough rows to unpack panels of weights for.
+pub(crate) enum Quantized {
+    Rows(Rows),
+    Tiles(Vec<Tile>),
+}
+
+/// Integers, a factor per block, and the sum of each 16 integers (which minimums and offsets need).
+pub(crate) struct Rows {
+    qs: Vec<i8>,
+    d: Vec<f32>,
+    sums: Vec<i16>,
+    n_in: usize,
 }
 
 /// One quantized row as a kernel sees it.
@@ -32,20 +39,22 @@ pub(crate) struct Row<'a> {
     pub(crate) sums: &'a [i16],
 }
 
+/// With fewer rows than this, unpacking a panel of weights costs more than it saves.
+const N_ROWS_TILED: usize = 8;
+
 impl<'a> Activations<'a> {
-    /// Quantizes `floats`, rows of `n_in`, to the forms that weights with these block lengths read.
+    /// Quantizes `floats`, rows of `n_in`, to the forms that weights of types `quants` read, in parallel over rows.
     ///
     /// # Panics
     /// When `floats` is not whole rows, or `n_in` is not a whole number of a form's blocks.
-    pub fn new(floats: &'a [f32], n_in: usize, block_lens: impl Iterator<Item = usize>) -> Activations<'a> {
+    pub fn new(pool: &Pool, floats: &'a [f32], n_in: usize, quants: impl Iterator<Item = QuantType>) -> Activations<'a> {
         assert_eq!(floats.len() % n_in, 0, "inputs are not whole rows");
         let (mut small, mut large) = (None, None);
-        for block_len in block_lens {
-            match block_len {
+        for quant in quants {
+            match quant.block_len() {
                 1 => {}
-                32 => _ = small.get_or_insert_with(|| Quantized::new(floats, n_in, 32, quantize_small)),
-                SUPER => _ = large.get_or_insert_with(|| Quantized::new(floats, n_in, SUPER, quantize_large)),
-                _ => unreachable!("no quant type has blocks of {block_len}"),
+                SUPER => _ = large.get_or_insert_with(|| Quantized::new(pool, floats, n_in, LARGE)),
+                _ => _ = small.get_or_insert_with(|| Quantized::new(pool, floats, n_in, SMALL)),
             }
         }
         Activations { floats, n_in, small, large }
@@ -55,21 +64,108 @@ impl<'a> Activations<'a> {
     pub fn n_rows(&self) -> usize {
         self.floats.len() / self.n_in
     }
+
+    /// The inputs as weights of type `quant` meet them, or `None` for float types.
+    pub(crate) fn quantized(&self, quant: QuantType) -> Option<&Quantized> {
+        match quant.block_len() {
+            1 => None,
+            SUPER => self.large.as_ref(),
+            _ => self.small.as_ref(),
+        }
+    }
 }
 
+/// How a block of inputs is quantized.
+#[derive(Clone, Copy)]
+struct Form {
+    block_len: usize,
+    quantize: fn(&[f32], &mut [i8]) -> f32,
+}
+
+const SMALL: Form = Form { block_len: 32, quantize: quantize_small };
+const LARGE: Form = Form { block_len: SUPER, quantize: quantize_large };
+
 impl Quantized {
-    fn new(floats: &[f32], n_in: usize, block_len: usize, quantize: fn(&[f32], &mut [i8]) -> f32) -> Quantized {
-        assert_eq!(n_in % block_len, 0, "a row of {n_in} is not whole blocks of {block_len}");
+    fn new(pool: &Pool, floats: &[f32], n_in: usize, form: Form) -> Quantized {
+        assert_eq!(n_in % form.block_len, 0, "a row of {n_in} is not whole blocks of {}", form.block_len);
+        match pool.level().tile_rows() {
+            Some(n) if floats.len() / n_in >= N_ROWS_TILED => {
+                let tiles: Vec<&[f32]> = floats.chunks(n * n_in).collect();
+                Quantized::Tiles(pool.map(tiles.len(), |index| Tile::new(tiles[index], n_in, n, form)))
+            }
+            _ => Quantized::Rows(Rows::new(floats, n_in, form)),
+        }
+    }
+}
+
+impl Rows {
+    fn new(floats: &[f32], n_in: usize, form: Form) -> Rows {
         let mut qs = vec![0i8; floats.len()];
-        let d = floats.chunks_exact(block_len).zip(qs.chunks_exact_mut(block_len)).map(|(x, q)| quantize(x, q)).collect();
+        let blocks = floats.chunks_exact(form.block_len).zip(qs.chunks_exact_mut(form.block_len));
+        let d = blocks.map(|(x, q)| (form.quantize)(x, q)).collect();
         let sums = qs.chunks_exact(16).map(|q| q.iter().map(|&q| i16::from(q)).sum()).collect();
-        Quantized { qs, d, sums, block_len }
+        Rows { qs, d, sums, n_in }
     }
 
-    /// Row `index` of rows of `n_in`.
-    pub(crate) fn row(&self, index: usize, n_in: usize) -> Row<'_> {
-        let part = |len: usize| index * len..(index + 1) * len;
-        Row { qs: &self.qs[part(n_in)], d: &self.d[part(n_in / self.block_len)], sums: &self.sums[part(n_in / 16)] }
+    /// Row `index`.
+    pub(crate) fn row(&self, index: usize) -> Row<'_> {
+        fn part<T>(all: &[T], index: usize, len: usize) -> &[T] {
+            &all[index * len..][..len]
+        }
+        let n_blocks = self.d.len() * self.n_in / self.qs.len();
+        Row {
+            qs: part(&self.qs, index, self.n_in),
+            d: part(&self.d, index, n_blocks),
+            sums: part(&self.sums, index, self.n_in / 16),
+        }
+    }
+}
+
+/// A few quantized rows, interleaved so that what a kernel reads together lies together. Missing rows are zeros.
+pub(crate) struct Tile {
+    /// Four inputs of each row, then the next four: `(n_in / 4, n)`.
+    pub(crate) qs: Vec<[i8; 4]>,
+    /// Factors, `(n_blocks, n)`.
+    pub(crate) d: Vec<f32>,
+    /// Sums of 16 inputs, `(n_in / 16, n)`, which as integers below 2²⁴ are exact.
+    pub(crate) sums16: Vec<f32>,
+    /// Sums of 32 inputs, `(n_in / 32, n)`.
+    pub(crate) sums32: Vec<f32>,
+    /// −128 times the sums of 16 (blocks of 256) or 32 (blocks of 32): where a sum of products starts whose weights were
+    /// made unsigned by adding 128.
+    pub(crate) starts: Vec<i32>,
+}
+
+impl Tile {
+    fn new(floats: &[f32], n_in: usize, n: usize, form: Form) -> Tile {
+        let mut tile = Tile {
+            qs: vec![[0; 4]; n_in / 4 * n],
+            d: vec![0.0; n_in / form.block_len * n],
+            sums16: vec![0.0; n_in / 16 * n],
+            sums32: vec![0.0; n_in / 32 * n],
+            starts: vec![0; n_in / if form.block_len == 32 { 32 } else { 16 } * n],
+        };
+        let mut q = vec![0i8; n_in];
+        for (row, floats) in floats.chunks_exact(n_in).enumerate() {
+            for (b, (x, q)) in floats.chunks_exact(form.block_len).zip(q.chunks_exact_mut(form.block_len)).enumerate() {
+                q.fill(0);
+                tile.d[b * n + row] = (form.quantize)(x, q);
+            }
+            for (at, four) in q.as_chunks::<4>().0.iter().enumerate() {
+                tile.qs[at * n + row] = *four;
+            }
+            for (at, q) in q.chunks_exact(32).enumerate() {
+                let [first, second] = [&q[..16], &q[16..]].map(|q| q.iter().map(|&q| i32::from(q)).sum::<i32>());
+                (tile.sums16[2 * at * n + row], tile.sums16[(2 * at + 1) * n + row]) = (first as f32, second as f32);
+                tile.sums32[at * n + row] = (first + second) as f32;
+                if form.block_len == 32 {
+                    tile.starts[at * n + row] = -128 * (first + second);
+                } else {
+                    (tile.starts[2 * at * n + row], tile.starts[(2 * at + 1) * n + row]) = (-128 * first, -128 * second);
+                }
+            }
+        }
+        tile
     }
 }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::product::{axpy, dot_f16};
+use crate::row_dot::{axpy, dot_f16};
 use crate::{Level, Pool};
 
 /// Positions per softmax tile. Tiles are cut at absolute multiples, so that a row's sums do not depend on its batch.

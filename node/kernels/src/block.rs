@@ -1,10 +1,13 @@
 //! GGUF block layouts, as the format's reference implementation (ggml) lays them out, and their dequantization.
+//! What the integers in a block are is in `integers.rs`.
 //!
 //! A row of a matrix is a whole number of blocks. All types here are plain bytes without padding and need at most
 //! two-byte alignment, so that a mapped file can be read as a slice of blocks.
 
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
+
+use crate::integers::Integers;
 
 /// Weights in one super-block of the K-quants.
 pub const SUPER: usize = 256;
@@ -166,6 +169,27 @@ macro_rules! float_block {
         }
     };
 }
+
+impl<B: Integers> Block for B {
+    const LEN: usize = B::WEIGHTS;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let mut q = [0; SUPER];
+        let q = &mut q[..B::WEIGHTS];
+        self.weights(q);
+        let ([d, m], scales, mins) = (self.factors(), self.scales(), self.mins());
+        let parts = out.chunks_exact_mut(B::SUB).zip(q.chunks_exact(B::SUB)).zip(scales.into_iter().zip(mins));
+        for ((out, q), (scale, min)) in parts {
+            let (d, m) = (d * f32::from(scale), m * f32::from(min));
+            if B::MINS {
+                out.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(*q) + m);
+            } else {
+                out.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(*q));
+            }
+        }
+    }
+}
+
 float_block!(f32, |v| v);
 float_block!(f16, f16::to_f32);
 float_block!(bf16, bf16::to_f32);
@@ -210,208 +234,3 @@ layout!(
 layout!(
     /// 256 weights of 6 bits in 16 sub-blocks: `d · scale · (q − 32)`, scale a signed byte.
     BlockQ6K, 210, { ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: f16 });
-
-impl Block for BlockQ4_0 {
-    const LEN: usize = 32;
-    fn dequantize(&self, out: &mut [f32]) {
-        let d = self.d.to_f32();
-        let q = self.weights();
-        out.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(q) * d);
-    }
-}
-
-impl BlockQ4_0 {
-    /// The weights as signed integers, −8…7.
-    pub fn weights(&self) -> [i8; 32] {
-        std::array::from_fn(|i| nibble(&self.qs, i) as i8 - 8)
-    }
-}
-
-impl Block for BlockQ4_1 {
-    const LEN: usize = 32;
-    fn dequantize(&self, out: &mut [f32]) {
-        let (d, m) = (self.d.to_f32(), self.m.to_f32());
-        let q = self.weights();
-        out.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(q) * d + m);
-    }
-}
-
-impl BlockQ4_1 {
-    /// The weights as integers, 0…15.
-    pub fn weights(&self) -> [i8; 32] {
-        std::array::from_fn(|i| nibble(&self.qs, i) as i8)
-    }
-}
-
-impl Block for BlockQ5_0 {
-    const LEN: usize = 32;
-    fn dequantize(&self, out: &mut [f32]) {
-        let d = self.d.to_f32();
-        let q = self.weights();
-        out.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(q) * d);
-    }
-}
-
-impl BlockQ5_0 {
-    /// The weights as signed integers, −16…15.
-    pub fn weights(&self) -> [i8; 32] {
-        std::array::from_fn(|i| (nibble(&self.qs, i) | fifth_bit(self.qh, i)) as i8 - 16)
-    }
-}
-
-impl Block for BlockQ5_1 {
-    const LEN: usize = 32;
-    fn dequantize(&self, out: &mut [f32]) {
-        let (d, m) = (self.d.to_f32(), self.m.to_f32());
-        let q = self.weights();
-        out.iter_mut().zip(q).for_each(|(y, q)| *y = f32::from(q) * d + m);
-    }
-}
-
-impl BlockQ5_1 {
-    /// The weights as integers, 0…31.
-    pub fn weights(&self) -> [i8; 32] {
-        std::array::from_fn(|i| (nibble(&self.qs, i) | fifth_bit(self.qh, i)) as i8)
-    }
-}
-
-impl Block for BlockQ8_0 {
-    const LEN: usize = 32;
-    fn dequantize(&self, out: &mut [f32]) {
-        let d = self.d.to_f32();
-        out.iter_mut().zip(self.qs).for_each(|(y, q)| *y = f32::from(q) * d);
-    }
-}
-
-impl Block for BlockQ2K {
-    const LEN: usize = SUPER;
-    fn dequantize(&self, out: &mut [f32]) {
-        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
-        let q = self.weights();
-        for (i, y) in out.iter_mut().enumerate() {
-            let scale = self.scales[i / 16];
-            *y = d * f32::from(scale & 15) * f32::from(q[i]) - dmin * f32::from(scale >> 4);
-        }
-    }
-}
-
-impl BlockQ2K {
-    /// The weights as integers, 0…3. Each half of 128 holds four planes of 32 in the bit pairs of 32 bytes.
-    pub fn weights(&self) -> [i8; SUPER] {
-        std::array::from_fn(|i| two_bits(&self.qs, i) as i8)
-    }
-}
-
-impl Block for BlockQ3K {
-    const LEN: usize = SUPER;
-    fn dequantize(&self, out: &mut [f32]) {
-        let d = self.d.to_f32();
-        let (q, scales) = (self.weights(), self.sub_scales());
-        for (i, y) in out.iter_mut().enumerate() {
-            *y = d * f32::from(scales[i / 16]) * f32::from(q[i]);
-        }
-    }
-}
-
-impl BlockQ3K {
-    /// The weights as signed integers, −4…3. A clear bit in `hmask` subtracts 4.
-    pub fn weights(&self) -> [i8; SUPER] {
-        std::array::from_fn(|i| two_bits(&self.qs, i) as i8 - if self.hmask[i % 32] >> (i / 32) & 1 == 0 { 4 } else { 0 })
-    }
-
-    /// The 16 sub-block scales, −32…31: low nibbles in the first 8 bytes, two high bits each in the last 4.
-    pub fn sub_scales(&self) -> [i8; 16] {
-        std::array::from_fn(|j| {
-            let low = if j < 8 { self.scales[j] & 15 } else { self.scales[j - 8] >> 4 };
-            let high = self.scales[8 + j % 4] >> (2 * (j / 4)) & 3;
-            (low | high << 4) as i8 - 32
-        })
-    }
-}
-
-impl Block for BlockQ4K {
-    const LEN: usize = SUPER;
-    fn dequantize(&self, out: &mut [f32]) {
-        sub_blocks(self.d, self.dmin, &self.scales, &self.weights(), out);
-    }
-}
-
-impl BlockQ4K {
-    /// The weights as integers, 0…15. Of each 64, the low nibbles of 32 bytes come first.
-    pub fn weights(&self) -> [i8; SUPER] {
-        std::array::from_fn(|i| paired_nibble(&self.qs, i) as i8)
-    }
-}
-
-impl Block for BlockQ5K {
-    const LEN: usize = SUPER;
-    fn dequantize(&self, out: &mut [f32]) {
-        sub_blocks(self.d, self.dmin, &self.scales, &self.weights(), out);
-    }
-}
-
-impl BlockQ5K {
-    /// The weights as integers, 0…31. Bit `j` of `qh[i]` is the fifth bit of weight `i` of sub-block `j`.
-    pub fn weights(&self) -> [i8; SUPER] {
-        std::array::from_fn(|i| (paired_nibble(&self.qs, i) | (self.qh[i % 32] >> (i / 32) & 1) << 4) as i8)
-    }
-}
-
-impl Block for BlockQ6K {
-    const LEN: usize = SUPER;
-    fn dequantize(&self, out: &mut [f32]) {
-        let d = self.d.to_f32();
-        let q = self.weights();
-        for (i, y) in out.iter_mut().enumerate() {
-            *y = d * f32::from(self.scales[i / 16]) * f32::from(q[i]);
-        }
-    }
-}
-
-impl BlockQ6K {
-    /// The weights as signed integers, −32…31. Each half of 128 is four planes of 32: low nibbles of 64 bytes, then
-    /// their high nibbles; the two top bits of plane `p` are bit pair `p` of 32 bytes.
-    pub fn weights(&self) -> [i8; SUPER] {
-        std::array::from_fn(|i| {
-            let (half, plane, at) = (i / 128, i % 128 / 32, i % 32);
-            let low = self.ql[half * 64 + plane % 2 * 32 + at] >> (4 * (plane / 2)) & 15;
-            let high = self.qh[half * 32 + at] >> (2 * plane) & 3;
-            (low | high << 4) as i8 - 32
-        })
-    }
-}
-
-/// The 8 scales and 8 minimums of a Q4_K or Q5_K super-block, 6 bits each, packed in 12 bytes: four at a time in the bytes
-/// of a word. The first four lie in the low six bits of words 0 and 1; the others have their low four bits in word 2 and
-/// their high two bits on top of words 0 and 1.
-pub fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
-    let (a, b, c) = (word(0), word(4), word(8));
-    let low = |w: u32| u64::from(w & 0x3f3f_3f3f);
-    let high = |four: u32, two: u32| u64::from(four & 0x0f0f_0f0f | (two >> 6 & 0x0303_0303) << 4) << 32;
-    ((low(a) | high(c, a)).to_le_bytes(), (low(b) | high(c >> 4, b)).to_le_bytes())
-}
-
-fn sub_blocks(d: f16, dmin: f16, packed: &[u8; 12], q: &[i8; SUPER], out: &mut [f32]) {
-    let (scales, mins) = scales_and_mins(packed);
-    for (i, y) in out.iter_mut().enumerate() {
-        let (d, m) = (d.to_f32() * f32::from(scales[i / 32]), dmin.to_f32() * f32::from(mins[i / 32]));
-        *y = d * f32::from(q[i]) - m;
-    }
-}
-
-fn nibble(qs: &[u8; 16], i: usize) -> u8 {
-    if i < 16 { qs[i] & 15 } else { qs[i - 16] >> 4 }
-}
-
-fn fifth_bit(qh: [u8; 4], i: usize) -> u8 {
-    ((u32::from_le_bytes(qh) >> i & 1) << 4) as u8
-}
-
-fn two_bits(qs: &[u8; 64], i: usize) -> u8 {
-    qs[i / 128 * 32 + i % 32] >> (2 * (i % 128 / 32)) & 3
-}
-
-fn paired_nibble(qs: &[u8; 128], i: usize) -> u8 {
-    qs[i / 64 * 32 + i % 32] >> (4 * (i % 64 / 32)) & 15
-}

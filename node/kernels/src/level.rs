@@ -10,6 +10,12 @@ pub enum Level {
     /// x86-64 with AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// The same with 256-bit dot products of bytes (AVX-VNNI).
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// The same with 512-bit vectors and dot products of bytes (AVX-512 VNNI).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     /// Arm v8.2 with the dot-product instructions (Cortex-A76 and later).
     #[cfg(target_arch = "aarch64")]
     Dotprod,
@@ -26,6 +32,12 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+                levels.push(Level::Avx512);
+            }
+            if is_x86_feature_detected!("avxvnni") {
+                levels.push(Level::AvxVnni);
+            }
             levels.push(Level::Avx2);
         }
         #[cfg(target_arch = "aarch64")]
@@ -35,6 +47,19 @@ impl Level {
         levels.push(Level::Scalar);
         levels
     }
+
+    /// Rows of inputs that a panel of weights meets at a time, or `None` where there are no panels.
+    pub(crate) fn tile_rows(self) -> Option<usize> {
+        match self {
+            Level::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => Some(4),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Some(8),
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod => Some(4),
+        }
+    }
 }
 
 impl fmt::Display for Level {
@@ -43,6 +68,10 @@ impl fmt::Display for Level {
             Level::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "AVX-VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "AVX-512 VNNI",
             #[cfg(target_arch = "aarch64")]
             Level::Dotprod => "NEON dot product",
         })

@@ -14,10 +14,13 @@
 mod activations;
 mod attention;
 pub mod block;
+mod integers;
 mod level;
 mod operators;
+mod panel;
 mod pool;
 mod product;
+mod row_dot;
 mod scalar;
 
 #[cfg(target_arch = "aarch64")]

@@ -1,7 +1,7 @@
 //! Fixed worker threads that split a parallel region into parts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 /// Threads that compute. The caller is worker 0, so a pool of one starts no thread.
@@ -92,6 +92,13 @@ impl Pool {
 }
 
 impl Pool {
+    /// `[f(0), …, f(n - 1)]`, computed by the threads.
+    pub(crate) fn map<T: Send + Sync>(&self, n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let made: Vec<OnceLock<T>> = (0..n).map(|_| OnceLock::new()).collect();
+        self.run(n, |index| _ = made[index].set(f(index)));
+        made.into_iter().map(|made| made.into_inner().expect("every part ran")).collect()
+    }
+
     /// Calls `body(index, row)` for each row of `n` values of `out`, split over the threads.
     ///
     /// # Panics

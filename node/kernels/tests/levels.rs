@@ -54,8 +54,9 @@ fn random_weights(quant: QuantType, n_weights: usize, random: &mut Random) -> Ve
 fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usize) -> Vec<u32> {
     let n_out: usize = weights.iter().map(Weights::n_out).sum();
     let mut y = vec![0f32; x.len() / n_in * n_out];
-    let activations = Activations::new(x, n_in, weights.iter().map(|w| w.quant().block_len()));
-    product(&Pool::new(n_threads, level), weights, &activations, &mut y);
+    let pool = Pool::new(n_threads, level);
+    let activations = Activations::new(&pool, x, n_in, weights.iter().map(Weights::quant));
+    product(&pool, weights, &activations, &mut y);
     y.into_iter().map(f32::to_bits).collect()
 }
 
@@ -67,16 +68,20 @@ fn levels_agree_on_every_type_and_length() {
             if step == 1 { (1..=70).chain([127, 128, 129, 1000]).collect() } else { (1..=9).map(|n| n * step).collect() };
         for n_in in lengths {
             let mut random = Random(n_in as u64);
-            let bytes = random_weights(quant, 5 * n_in, &mut random);
+            let bytes = random_weights(quant, 21 * n_in, &mut random);
             // The casts of a mapped file are aligned; a vector of bytes is not by itself.
             let aligned: Vec<u64> =
                 bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
             let bytes = &bytemuck::cast_slice::<u64, u8>(&aligned)[..bytes.len()];
             let weights = [Weights::new(quant, n_in, bytes)];
-            let x: Vec<f32> = (0..6 * n_in).map(|_| random.float()).collect();
+            // Six rows are multiplied one by one and by fours, eleven as tiles with panels of weights.
+            let x: Vec<f32> = (0..11 * n_in).map(|_| random.float()).collect();
             let expected = run(Level::Scalar, 1, &weights, &x, n_in);
             for level in Level::available() {
-                assert_eq!(run(level, 1, &weights, &x, n_in), expected, "{quant} at {level}, rows of {n_in}");
+                for n_rows in [6, 11] {
+                    let found = run(level, 1, &weights, &x[..n_rows * n_in], n_in);
+                    assert_eq!(found, expected[..n_rows * 21], "{quant} at {level}, {n_rows} rows of {n_in}");
+                }
             }
         }
     }

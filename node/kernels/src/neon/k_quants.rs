@@ -4,7 +4,8 @@ use std::arch::aarch64::*;
 
 use super::{load16, load16s, sdot};
 use crate::activations::Row;
-use crate::block::{BlockQ4K, BlockQ5K, BlockQ6K, SUPER, scales_and_mins};
+use crate::block::{BlockQ4K, BlockQ5K, BlockQ6K, SUPER};
+use crate::integers::scales_and_mins;
 
 /// `Σ_j min_j Σ x` for eight minimums of 32 inputs each.
 #[inline]

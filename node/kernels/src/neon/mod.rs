@@ -3,10 +3,12 @@
 
 mod float;
 mod k_quants;
+mod panel;
 mod small;
 
 pub(crate) use float::{axpy, dot_bf16, dot_f16, dot_f32};
 pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
+pub(crate) use panel::panel;
 pub(crate) use small::{dot_q4_0, dot_q8_0};
 
 use std::arch::aarch64::*;

@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::{load16, load32, sum_i32, widen};
 use crate::activations::Row;
-use crate::block::{BlockQ4K, BlockQ5K, BlockQ6K, SUPER, scales_and_mins};
+use crate::block::{BlockQ4K, BlockQ5K, BlockQ6K, SUPER};
+use crate::integers::scales_and_mins;
 
 /// Adds one super-block with minimums to `M` sums. `q[j]` holds the unsigned weights of sub-block `j`.
 #[inline]

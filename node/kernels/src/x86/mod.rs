@@ -1,11 +1,14 @@
-//! AVX2 versions of the products. Every function equals its scalar definition to the last bit.
+//! AVX2 versions of the products, and panels for AVX2, AVX-VNNI and AVX-512. Every function equals its scalar definition to the last bit.
 
 mod float;
 mod k_quants;
+mod lanes;
+mod panel;
 mod small;
 
 pub(crate) use float::{axpy, dot_bf16, dot_f16, dot_f32};
 pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
+pub(crate) use panel::{avx_vnni, avx2, avx512};
 pub(crate) use small::{dot_q4_0, dot_q8_0, dot_rows_q4_0, dot_rows_q8_0};
 
 use std::arch::x86_64::*;
@@ -17,6 +20,15 @@ fn load32<T: bytemuck::Pod>(from: &[T]) -> __m256i {
     assert!(size_of_val(from) >= 32);
     // SAFETY: the slice holds at least 32 bytes, checked above; the load needs no alignment.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Unaligned load of 64 bytes from the start of a slice.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load64<T: bytemuck::Pod>(from: &[T]) -> __m512i {
+    assert!(size_of_val(from) >= 64);
+    // SAFETY: the slice holds at least 64 bytes, checked above; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
 /// Unaligned load of 16 bytes from the start of a slice.
