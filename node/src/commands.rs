@@ -5,6 +5,7 @@ mod import;
 mod list;
 mod manage;
 mod ps;
+mod pull;
 mod run;
 mod show;
 mod table;
@@ -38,6 +39,7 @@ Examples:
   lantern run lantern-guide                 chat in the terminal
   lantern run lantern-guide 'Who are you?'  one answer
   cat notes.txt | lantern run MODEL 'Sum up:'
+  lantern pull qwen3:0.6b                   download a model
   lantern import model.gguf --name mine     add a model file
 
 Environment:
@@ -49,6 +51,7 @@ Environment:
   OLLAMA_MAX_LOADED_MODELS  models in memory together [3]
   OLLAMA_MAX_QUEUE          requests that may wait [512]
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
+  LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
   LANTERN_THREADS           threads that compute [one per core]
   LANTERN_LOG               what to log: error, warn, info, debug
 
@@ -96,6 +99,11 @@ enum Command {
         /// Its second name
         destination: String,
     },
+    /// Download a model
+    Pull {
+        /// The model, such as qwen3:0.6b
+        model: String,
+    },
     /// Add a GGUF file to the store
     Import {
         /// The model file
@@ -127,6 +135,7 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Stop { model } => manage::stop(&config, &model, json).await,
         Command::Rm { models } => manage::rm(&config, &models, json).await,
         Command::Cp { source, destination } => manage::cp(&config, &source, &destination, json).await,
+        Command::Pull { model } => pull::pull(&config, &model, json).await,
         Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
         Command::Doctor => doctor::doctor(&config, json),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use access::Origins;
 use anyhow::{Context, Result, bail};
+use catalog::{REGISTRY, Registry};
 use scheduler::{KeepAlive, Limits};
 
 const PORT: u16 = 11434;
@@ -17,6 +18,7 @@ pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) models: PathBuf,
+    pub(crate) registry: Registry,
     pub(crate) limits: Limits,
     pub(crate) origins: Origins,
 }
@@ -35,7 +37,12 @@ impl Config {
             n_threads: number("LANTERN_THREADS")?.filter(|n| *n > 0).unwrap_or(defaults.n_threads),
         };
         let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;
-        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, limits, origins })
+        let registry = match text("LANTERN_REGISTRY").as_str() {
+            "" => Registry::new(REGISTRY),
+            base => Registry::new(base),
+        };
+        let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY cannot be used: {e}"))?;
+        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, origins })
     }
 
     /// Where clients on this machine reach the daemon.

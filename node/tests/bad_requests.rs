@@ -181,6 +181,19 @@ fn e10_stops() {
 }
 
 #[test]
+fn e11_logprobs() {
+    row(|d| {
+        for path in PATHS {
+            let body = with(|b| {
+                b["logprobs"] = json!(true);
+                b["top_logprobs"] = json!(1_000_000);
+            });
+            check(&d.post(path, &body), 400, "top_logprobs must be between 0 and 20");
+        }
+    });
+}
+
+#[test]
 fn e12_messages() {
     row(|d| {
         let message = json!({ "role": "user", "content": "x" });

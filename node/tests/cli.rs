@@ -63,6 +63,19 @@ fn commands_talk_to_the_daemon() {
 }
 
 #[test]
+fn a_pull_without_a_network_says_so() {
+    let d = Daemon::start_with(&[("LANTERN_REGISTRY", "http://127.0.0.1:1")]);
+    fails(&lantern(&d, &["pull", "qwen3:0.6b"], ""), 1, "cannot pull qwen3:0.6b: cannot reach the registry: Connection refused");
+    fails(&lantern(&d, &["pull", "a b"], ""), 1, "invalid model name");
+    fails(
+        &lantern(&d, &["pull", "example.org/a/b"], ""),
+        1,
+        "models are pulled from registry.ollama.ai only, not from example.org",
+    );
+    assert_eq!(d.post("/api/pull", &serde_json::json!({ "model": "x", "stream": false })).status, 500);
+}
+
+#[test]
 fn json_answers_parse() {
     let d = Daemon::start();
     let json = |arguments: &[&str]| -> Value { serde_json::from_str(&out(&lantern(&d, arguments, ""))).unwrap() };

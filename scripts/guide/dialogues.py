@@ -8,6 +8,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 TIME_TOOL = "get_current_time"
 
@@ -39,8 +40,6 @@ def topics():
 
 def blocks(name):
     """Blocks separated by blank lines, one `key: value` a line; keys of one letter repeat."""
-    from pathlib import Path
-
     for block in (Path(__file__).parent / name).read_text().split("\n\n"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         values = {"q": [], "a": [], "t": [], "x": [], "n": []}
@@ -273,7 +272,7 @@ def dialogue(rng, all_topics):
 def unseen(question, all_topics):
     """Whether a question is none of the held-out ones, whatever its case and marks."""
     plain = lambda text: re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-    return plain(question) not in {plain(q) for q, _ in held_out(all_topics)} | {plain(q) for q in TIME_ASK_HELD_OUT}
+    return plain(question) not in {plain(q) for q, _ in held_out(all_topics) + blind(all_topics)} | {plain(q) for q in TIME_ASK_HELD_OUT}
 
 
 def held_out(all_topics):
@@ -281,6 +280,14 @@ def held_out(all_topics):
     result = [(question, topic.fact) for topic in all_topics for question in topic.held_out]
     result += [(question, "Lantern") for question in OUTSIDE_HELD_OUT]
     return result
+
+
+def blind(all_topics):
+    """The second 100 paraphrases, which training has never been adjusted to."""
+    facts = {topic.name: topic.fact for topic in all_topics}
+    lines = (Path(__file__).parent / "blind.txt").read_text().splitlines()
+    pairs = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    return [(question, facts[topic]) for topic, question in pairs]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measures lantern-guide on the held-out paraphrases through a running server: measure.py [http://host:port]
 
-Prints what failed, then two figures: answers that contain the expected fact, and well-formed calls of the clock tool. Ends
-with an error when either is below its goal.
+Prints what failed, then three figures: answers that contain the expected fact, for the paraphrases in `topics.txt` and for
+those in `blind.txt`, and well-formed calls of the clock tool. Ends with an error when the first or the last is below its goal.
 """
 import json
 import random
@@ -24,15 +24,21 @@ def answer(host, prompt):
 
 def measure(ask, render):
     """`ask(prompt)` gives the answer, `render(messages, tools)` the prompt. Returns the two rates."""
+    def count_right(questions):
+        right = 0
+        for question, fact in questions:
+            reply = ask(render([{"role": "user", "content": question[:1].upper() + question[1:] + "?"}], None))
+            good = fact.lower() in reply.lower()
+            right += good
+            if not good:
+                print(f"missing '{fact}': {question} -> {reply}")
+        return right
+
     topics = dialogues.topics()
     questions = dialogues.held_out(topics)
-    right = 0
-    for question, fact in questions:
-        reply = ask(render([{"role": "user", "content": question[:1].upper() + question[1:] + "?"}], None))
-        good = fact.lower() in reply.lower()
-        right += good
-        if not good:
-            print(f"missing '{fact}': {question} -> {reply}")
+    right = count_right(questions)
+    blind = dialogues.blind(topics)
+    print(f"blind set: facts {count_right(blind)} of {len(blind)}")
     rng, called = random.Random(5), 0
     for question in dialogues.TIME_ASK_HELD_OUT:
         reply = ask(render([{"role": "user", "content": question[:1].upper() + question[1:] + "?"}], dialogues.tool_list(rng, True)))

@@ -46,6 +46,7 @@ fn tokens(n: usize) -> Vec<u32> {
 fn lantern(file: &Path, n_threads: usize) -> Result<Value, Box<dyn Error>> {
     let begun = Instant::now();
     let model = Model::open(file)?;
+    model.prefetch();
     let open_ms = begun.elapsed().as_secs_f64() * 1e3;
     let pool = Pool::new(n_threads, Level::detect());
     let mut session = Session::new(&model, 1024)?;

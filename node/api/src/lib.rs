@@ -12,8 +12,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 
 use access::Origins;
-use catalog::Store;
+use catalog::{Registry, Store};
 use scheduler::{Descriptions, Scheduler};
+
+pub use ollama::pull::Pulls;
 
 /// The API version clients see; some gate features on it.
 pub const API_VERSION: &str = "0.33.0";
@@ -30,6 +32,9 @@ pub fn keep_alive(text: &str) -> Result<scheduler::KeepAlive, String> {
 #[derive(Clone)]
 pub struct App {
     pub store: Store,
+    /// Where models are pulled from.
+    pub registry: Registry,
+    pub pulls: Arc<Pulls>,
     pub scheduler: Scheduler,
     pub descriptions: Arc<Descriptions>,
     pub origins: Arc<Origins>,

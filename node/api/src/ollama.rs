@@ -8,6 +8,7 @@ mod manage;
 mod model;
 mod options;
 mod ps;
+pub(crate) mod pull;
 mod show;
 mod tags;
 
@@ -19,7 +20,7 @@ use serde_json::json;
 use crate::{API_VERSION, App, json, rules};
 
 /// Every path, for pointing out a stray slash.
-pub(crate) const PATHS: [&str; 9] = [
+pub(crate) const PATHS: [&str; 10] = [
     "/api/version",
     "/api/tags",
     "/api/show",
@@ -28,6 +29,7 @@ pub(crate) const PATHS: [&str; 9] = [
     "/api/chat",
     "/api/copy",
     "/api/delete",
+    "/api/pull",
     "/api/status",
 ];
 
@@ -43,6 +45,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/chat", post(chat::chat))
         .route("/api/copy", post(manage::copy))
         .route("/api/delete", delete(manage::delete))
+        .route("/api/pull", post(pull::pull))
 }
 
 async fn running() -> &'static str {

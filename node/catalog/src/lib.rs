@@ -1,11 +1,14 @@
 //! Which models are on disk. The store has the layout of an Ollama models folder, so that a copied one is served as it is.
+//! [`Registry`] brings models in; it is the only traffic that leaves the machine.
 
 mod installed;
 mod manifest;
 mod name;
+mod pull;
 mod store;
 
 pub use installed::Installed;
 pub use manifest::{Config, Layer, Manifest, Message};
 pub use name::{ModelName, NameError};
+pub use pull::{Progress, PullError, REGISTRY, Registry};
 pub use store::{Facts, Store, StoreError};

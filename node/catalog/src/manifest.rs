@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const MODEL: &str = "application/vnd.ollama.image.model";
 pub(crate) const LICENSE: &str = "application/vnd.ollama.image.license";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A model: a config and the layers that make it up.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-const HOST: &str = "registry.ollama.ai";
+pub(crate) const HOST: &str = "registry.ollama.ai";
 const NAMESPACE: &str = "library";
 const TAG: &str = "latest";
 const HOST_LEN_MAX: usize = 350;

@@ -12,7 +12,7 @@ use crate::manifest::{Config, LICENSE, Layer, MODEL, Manifest};
 use crate::name::ModelName;
 
 /// Bytes of a manifest or config; real ones have some hundreds.
-const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Bytes read at a time when a file is copied into the store.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -188,14 +188,25 @@ impl Store {
         name.parts().iter().fold(self.folder.join("manifests"), |path, part| path.join(part))
     }
 
-    fn blob_path(&self, digest: &str) -> Option<PathBuf> {
+    pub(crate) fn blob_path(&self, digest: &str) -> Option<PathBuf> {
         blob_file(digest).map(|file| self.folder.join("blobs").join(file))
+    }
+
+    /// Makes the folder of the blobs, if it is not there.
+    pub(crate) fn create_blobs(&self) -> io::Result<PathBuf> {
+        let blobs = self.folder.join("blobs");
+        fs::create_dir_all(&blobs)?;
+        Ok(blobs)
+    }
+
+    /// Makes a name mean the model of a manifest, whose blobs are in the store.
+    pub(crate) fn write_manifest(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
+        self.write_whole(&self.manifest_path(name), manifest)
     }
 
     /// Streams bytes into the blob of their digest.
     fn write_blob(&self, source: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(String, u64), StoreError> {
-        let blobs = self.folder.join("blobs");
-        fs::create_dir_all(&blobs)?;
+        let blobs = self.create_blobs()?;
         let staging = Staging(blobs.join(format!("import-{}-partial", std::process::id())));
         let mut file = File::create(&staging.0)?;
         let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0; COPY_BYTES]);
@@ -220,8 +231,7 @@ impl Store {
         let folder = path.parent().expect("a manifest lies in a folder");
         fs::create_dir_all(folder)?;
         // Beside the blobs: what lies among the manifests is read as one.
-        fs::create_dir_all(self.folder.join("blobs"))?;
-        let staging = Staging(self.folder.join("blobs").join(format!("manifest-{}-partial", std::process::id())));
+        let staging = Staging(self.create_blobs()?.join(format!("manifest-{}-partial", std::process::id())));
         let mut file = File::create(&staging.0)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -253,6 +263,17 @@ pub(crate) fn read_limited(path: &Path, max: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any real one"));
     }
     Ok(bytes)
+}
+
+/// The digest of a file, `sha256:<hex>`.
+pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
+    let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; COPY_BYTES]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(format!("sha256:{}", hex(&hasher.finalize()))),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

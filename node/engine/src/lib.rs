@@ -1,7 +1,7 @@
 //! A GGUF file in, pieces of text out. Synchronous, one caller: the scheduler's engine thread.
 //!
 //! [`Model::open`] maps and checks a file. A [`Session`] holds one sequence; [`step`] extends several at once;
-//! [`sample`] turns logits into a token and [`TextStream`] tokens into text.
+//! [`Sampler`] turns logits into a token and [`TextStream`] tokens into text.
 
 pub mod budget;
 mod gguf;
@@ -23,7 +23,7 @@ pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
 pub use kernels::{Level, Pool, QuantType};
 pub use map::Map;
 pub use model::{Model, OpenError};
-pub use sampler::{NoValidNumbers, SamplerOptions, sample};
+pub use sampler::{NoValidNumbers, Sampler, SamplerOptions};
 pub use session::Session;
 pub use step::{Slice, StepError, step};
 pub use stream::{Emitted, TextStream};

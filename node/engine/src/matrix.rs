@@ -19,7 +19,6 @@ pub(crate) struct Matrix {
 impl Matrix {
     /// A matrix from the tensor directory; its shape is the caller's to check.
     pub(crate) fn new(map: Arc<Map>, info: TensorInfo) -> Matrix {
-        map.will_need(info.offset, info.n_bytes);
         Matrix { map, info }
     }
 

@@ -75,6 +75,11 @@ impl Model {
         Ok(Model { file_bytes: map.len() as u64, decoder, hyperparams, tokenizer, template, map })
     }
 
+    /// Asks the system to read the weights into memory while the model is not yet asked for anything.
+    pub fn prefetch(&self) {
+        self.map.will_need(0, self.map.len());
+    }
+
     /// The numbers that shape the model.
     pub fn hyperparams(&self) -> &Hyperparams {
         &self.hyperparams

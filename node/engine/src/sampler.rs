@@ -48,68 +48,83 @@ impl Default for SamplerOptions {
 #[error("the model produced no valid numbers")]
 pub struct NoValidNumbers;
 
-#[derive(Clone, Copy)]
+/// Chooses tokens. Its lists are made once, so that a token costs no allocation.
+#[derive(Debug)]
+pub struct Sampler {
+    options: SamplerOptions,
+    candidates: Vec<Candidate>,
+    recent: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Candidate {
     token: u32,
     logit: f32,
     p: f32,
 }
 
-/// Chooses the token that follows `tokens`.
-///
-/// # Errors
-/// When the logits are not numbers.
-pub fn sample(options: &SamplerOptions, logits: &[f32], tokens: &[u32]) -> Result<u32, NoValidNumbers> {
-    if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) || logits.iter().all(|l| *l == f32::NEG_INFINITY) {
-        return Err(NoValidNumbers);
+impl Sampler {
+    /// A sampler for one request.
+    pub fn new(options: SamplerOptions) -> Sampler {
+        Sampler { options, candidates: Vec::new(), recent: Vec::new() }
     }
-    let mut candidates: Vec<Candidate> =
-        logits.iter().zip(0..).map(|(&logit, token)| Candidate { token, logit, p: 0.0 }).collect();
-    penalize(options, &mut candidates, tokens);
-    if options.temperature <= 0.0 || options.top_k == 1 {
-        // Of equal logits the lowest token, whatever else is computed beside it.
-        let best = candidates.iter().copied().reduce(|a, b| if b.logit > a.logit { b } else { a });
-        return Ok(best.expect("a vocabulary is not empty").token);
-    }
-    keep_top_k(options.top_k, &mut candidates);
-    if options.typical_p < 1.0 {
-        keep_typical(options.typical_p, &mut candidates);
-    }
-    if options.top_p < 1.0 {
-        keep_top_p(options.top_p, &mut candidates);
-    }
-    if options.min_p > 0.0 {
-        softmax(&mut candidates);
-        let least = options.min_p * candidates[0].p;
-        candidates.retain(|c| c.p >= least);
-    }
-    let best = candidates[0].logit;
-    candidates.iter_mut().for_each(|c| c.logit = (c.logit - best) / options.temperature);
-    softmax(&mut candidates);
-    let mut left = draw(options.seed, tokens.len() as u64);
-    for c in &candidates {
-        left -= f64::from(c.p);
-        if left < 0.0 {
-            return Ok(c.token);
+
+    /// Chooses the token that follows `tokens`.
+    ///
+    /// # Errors
+    /// When the logits are not numbers.
+    pub fn sample(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32, NoValidNumbers> {
+        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) || logits.iter().all(|l| *l == f32::NEG_INFINITY) {
+            return Err(NoValidNumbers);
         }
+        let Sampler { options, candidates, recent } = self;
+        candidates.clear();
+        candidates.extend(logits.iter().zip(0..).map(|(&logit, token)| Candidate { token, logit, p: 0.0 }));
+        penalize(options, candidates, tokens, recent);
+        if options.temperature <= 0.0 || options.top_k == 1 {
+            // Of equal logits the lowest token, whatever else is computed beside it.
+            let best = candidates.iter().copied().reduce(|a, b| if b.logit > a.logit { b } else { a });
+            return Ok(best.expect("a vocabulary is not empty").token);
+        }
+        keep_top_k(options.top_k, candidates);
+        if options.typical_p < 1.0 {
+            keep_typical(options.typical_p, candidates);
+        }
+        if options.top_p < 1.0 {
+            keep_top_p(options.top_p, candidates);
+        }
+        if options.min_p > 0.0 {
+            softmax(candidates);
+            let least = options.min_p * candidates[0].p;
+            candidates.retain(|c| c.p >= least);
+        }
+        let best = candidates[0].logit;
+        candidates.iter_mut().for_each(|c| c.logit = (c.logit - best) / options.temperature);
+        softmax(candidates);
+        let mut left = draw(options.seed, tokens.len() as u64);
+        for c in candidates.iter() {
+            left -= f64::from(c.p);
+            if left < 0.0 {
+                return Ok(c.token);
+            }
+        }
+        Ok(candidates.last().expect("a cut keeps at least one").token)
     }
-    Ok(candidates.last().expect("a cut keeps at least one").token)
 }
 
-fn penalize(options: &SamplerOptions, candidates: &mut [Candidate], tokens: &[u32]) {
+fn penalize(options: &SamplerOptions, candidates: &mut [Candidate], tokens: &[u32], recent: &mut Vec<u32>) {
     let off = options.repeat_penalty == 1.0 && options.presence_penalty == 0.0 && options.frequency_penalty == 0.0;
     if off || options.repeat_last_n == 0 {
         return;
     }
     let n_back = usize::try_from(options.repeat_last_n).unwrap_or(tokens.len()).min(tokens.len());
-    let mut counts = std::collections::HashMap::<u32, u32>::new();
-    for token in &tokens[tokens.len() - n_back..] {
-        *counts.entry(*token).or_default() += 1;
-    }
-    for (token, count) in counts {
-        let Some(c) = candidates.get_mut(token as usize) else { continue };
+    recent.clear();
+    recent.extend_from_slice(&tokens[tokens.len() - n_back..]);
+    recent.sort_unstable();
+    for same in recent.chunk_by(|a, b| a == b) {
+        let Some(c) = candidates.get_mut(same[0] as usize) else { continue };
         c.logit = if c.logit > 0.0 { c.logit / options.repeat_penalty } else { c.logit * options.repeat_penalty };
-        c.logit -= options.presence_penalty + options.frequency_penalty * count as f32;
+        c.logit -= options.presence_penalty + options.frequency_penalty * same.len() as f32;
     }
 }
 
@@ -175,6 +190,10 @@ fn draw(seed: u64, pos: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sample(options: &SamplerOptions, logits: &[f32], tokens: &[u32]) -> Result<u32, NoValidNumbers> {
+        Sampler::new(options.clone()).sample(logits, tokens)
+    }
 
     /// Logits of the probabilities 0.5, 0.25, 0.125, 0.125.
     fn logits() -> Vec<f32> {

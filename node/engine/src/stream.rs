@@ -109,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_never_split() {
+    fn b17_characters_are_never_split() {
         check(&[], &["é".as_bytes(), &[0xf0, 0x9f], &[0x94, 0xa5], b"!"], &["é", "", "🔥", "!", ""], false);
     }
 
     #[test]
-    fn half_a_character_at_the_end_is_replaced_once() {
+    fn b17_half_a_character_at_the_end_is_replaced_once() {
         check(&[], &[b"a", &[0xf0, 0x9f]], &["a", "", "\u{fffd}"], false);
         check(&[], &[&[0xff, b'a']], &["\u{fffd}a", ""], false);
     }

@@ -1,12 +1,21 @@
 //! Attention of query rows over the f16 keys and values of one session and layer.
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use half::f16;
 
-use crate::row_dot::{axpy, dot_f16};
-use crate::{Level, Pool};
+use crate::block::Block;
+use crate::exponential::exp;
+use crate::level::compiled_for;
+use crate::{Level, Pool, scalar};
 
 /// Positions per softmax tile. Tiles are cut at absolute multiples, so that a row's sums do not depend on its batch.
 const TILE: usize = 64;
+/// Rows of queries that share a tile of keys and values once it is widened to f32.
+const N_ROWS: usize = 16;
+/// With fewer queries than this, widening a tile costs more than it saves.
+const N_QUERIES_WIDENED: usize = 6;
 
 /// The keys and values of one layer: per key/value head a plane of `(n_ctx, n_embd_head)`, `stride` values apart.
 #[derive(Clone, Copy)]
@@ -41,19 +50,13 @@ pub struct Attention<'a> {
 /// When `out` has another shape than the queries.
 pub fn attend(pool: &Pool, a: &Attention, out: &mut [f32]) {
     assert_eq!(a.q.len(), out.len(), "one output per query");
-    let n_embd_q = a.n_head * a.n_embd_head;
-    let n_rows = a.q.len() / n_embd_q;
-    let group = a.n_head / a.n_head_kv;
+    let n_rows = a.q.len() / (a.n_head * a.n_embd_head);
     let level = pool.level();
     let heads = Heads(out.as_mut_ptr());
-    pool.run(n_rows * a.n_head_kv, |part| {
-        let (row, kv_head) = (part / a.n_head_kv, part % a.n_head_kv);
-        for head in kv_head * group..(kv_head + 1) * group {
-            let at = row * n_embd_q + head * a.n_embd_head;
-            // SAFETY: the range lies inside `out`, and each (row, head) pair belongs to one part.
-            let out = unsafe { heads.get(at, a.n_embd_head) };
-            attend_head(level, a, kv_head, a.pos + row, &a.q[at..at + a.n_embd_head], out);
-        }
+    pool.run(n_rows.div_ceil(N_ROWS) * a.n_head_kv, |part| {
+        let (block, kv_head) = (part / a.n_head_kv, part % a.n_head_kv);
+        let rows = block * N_ROWS..((block + 1) * N_ROWS).min(n_rows);
+        SCRATCH.with_borrow_mut(|scratch| attend_block(level, a, kv_head, rows, &heads, scratch));
     });
 }
 
@@ -73,32 +76,156 @@ impl Heads {
 // SAFETY: parts take disjoint ranges.
 unsafe impl Sync for Heads {}
 
-/// One head of one row: softmax over tiles with a running maximum, values added as they come.
-fn attend_head(level: Level, a: &Attention, kv_head: usize, pos: usize, q: &[f32], out: &mut [f32]) {
-    let width = a.n_embd_head;
-    let plane = kv_head * a.kv.stride..kv_head * a.kv.stride + (pos + 1) * width;
-    let (k, v) = (&a.kv.k[plane.clone()], &a.kv.v[plane]);
-    let scale = 1.0 / (width as f32).sqrt();
-    let (mut max, mut total) = (f32::NEG_INFINITY, 0f32);
-    out.fill(0.0);
-    for (k, v) in k.chunks(TILE * width).zip(v.chunks(TILE * width)) {
-        let mut scores = [0f32; TILE];
-        let scores = &mut scores[..k.len() / width];
-        for (score, k) in scores.iter_mut().zip(k.chunks_exact(width)) {
-            *score = dot_f16::<1>(level, k, [q])[0] * scale;
+/// A thread's tile of keys and values in f32, and what the softmax of each query carries from tile to tile.
+#[derive(Default)]
+struct Scratch {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    softmax: Vec<Softmax>,
+}
+
+thread_local! {
+    /// Some 64 kB for heads of 128.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The running maximum of a query's scores, and the sum of its weights relative to it.
+#[derive(Clone, Copy)]
+struct Softmax {
+    max: f32,
+    total: f32,
+}
+
+/// The heads of one key/value head for some rows: tile by tile, so that keys and values are widened once for all of them.
+fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>, heads: &Heads, scratch: &mut Scratch) {
+    let (width, group) = (a.n_embd_head, a.n_head / a.n_head_kv);
+    let n_queries = rows.len() * group;
+    let place = |query: usize| {
+        let (row, head) = (rows.start + query / group, kv_head * group + query % group);
+        (row, (row * a.n_head + head) * width)
+    };
+    scratch.softmax.clear();
+    scratch.softmax.resize(n_queries, Softmax { max: f32::NEG_INFINITY, total: 0.0 });
+    scratch.k.resize(TILE * width, 0.0);
+    scratch.v.resize(TILE * width, 0.0);
+    // SAFETY: the ranges lie inside the output, and each (row, head) pair belongs to one part, which looks at one at a time.
+    let out = |query: usize| unsafe { heads.get(place(query).1, width) };
+    (0..n_queries).for_each(|query| out(query).fill(0.0));
+    let n_positions = a.pos + rows.end;
+    for first in (0..n_positions).step_by(TILE) {
+        let n = TILE.min(n_positions - first);
+        let values = kv_head * a.kv.stride + first * width..kv_head * a.kv.stride + (first + n) * width;
+        let (k, v) = (&a.kv.k[values.clone()], &a.kv.v[values]);
+        let many = n_queries >= N_QUERIES_WIDENED;
+        if many {
+            widen(level, k, &mut scratch.k[..n * width]);
+            widen(level, v, &mut scratch.v[..n * width]);
         }
-        let tile_max = scores.iter().copied().fold(max, f32::max);
-        if tile_max > max {
-            let shrink = (max - tile_max).exp();
-            total *= shrink;
-            out.iter_mut().for_each(|out| *out *= shrink);
-            max = tile_max;
-        }
-        for (score, v) in scores.iter().zip(v.chunks_exact(width)) {
-            let weight = (score - max).exp();
-            total += weight;
-            axpy(level, out, weight, v);
+        for query in 0..n_queries {
+            let (row, at) = place(query);
+            // A row sees itself and what came before.
+            let n_seen = (a.pos + row + 1).saturating_sub(first).min(n);
+            if n_seen > 0 {
+                let (q, end, softmax) = (&a.q[at..at + width], n_seen * width, &mut scratch.softmax[query]);
+                if many {
+                    attend_tile(level, q, &scratch.k[..end], &scratch.v[..end], softmax, out(query));
+                } else {
+                    attend_tile(level, q, &k[..end], &v[..end], softmax, out(query));
+                }
+            }
         }
     }
-    out.iter_mut().for_each(|out| *out /= total);
+    (0..n_queries).for_each(|query| out(query).iter_mut().for_each(|out| *out /= scratch.softmax[query].total));
+}
+
+/// Adds a tile of keys and values, `(n_seen, width)`, to the attention of one query.
+fn attend_tile<W: Stored>(level: Level, q: &[f32], k: &[W], v: &[W], softmax: &mut Softmax, out: &mut [f32]) {
+    let mut weights = [f32::NEG_INFINITY; TILE];
+    let n_seen = k.len() / q.len();
+    scores(level, q, k, &mut weights[..n_seen]);
+    weigh(level, &mut weights, softmax, out);
+    add_weighted(level, &weights[..n_seen], v, out);
+}
+
+/// Keys and values: f16 as they are kept, or f32 once widened. Both give the same sums.
+#[cfg(target_arch = "x86_64")]
+trait Stored: Block + crate::x86::Stored {}
+#[cfg(target_arch = "aarch64")]
+trait Stored: Block + crate::neon::Stored {}
+impl Stored for f32 {}
+impl Stored for f16 {}
+
+/// The products of a query with each key.
+fn scores<W: Stored>(level: Level, q: &[f32], k: &[W], out: &mut [f32]) {
+    match level {
+        Level::Scalar => scalar::scores(q, k, out),
+        // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::scores_avx2(q, k, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { crate::x86::scores_avx512(q, k, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Dotprod => unsafe { crate::neon::scores(q, k, out) },
+    }
+}
+
+/// `out += Σ weight · v`
+fn add_weighted<W: Stored>(level: Level, weights: &[f32], v: &[W], out: &mut [f32]) {
+    match level {
+        Level::Scalar => scalar::add_weighted(weights, v, out),
+        // SAFETY: as in `scores`.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::add_weighted_avx2(weights, v, out) },
+        // SAFETY: as in `scores`.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { crate::x86::add_weighted_avx512(weights, v, out) },
+        // SAFETY: as in `scores`.
+        #[cfg(target_arch = "aarch64")]
+        Level::Dotprod => unsafe { crate::neon::add_weighted(weights, v, out) },
+    }
+}
+
+/// Values as f32.
+fn widen(level: Level, from: &[f16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len(), "slices differ in length");
+    match level {
+        Level::Scalar => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32()),
+        // SAFETY: as in `scores`.
+        #[cfg(target_arch = "x86_64")]
+        _ => unsafe { crate::x86::widen_all(from, to) },
+        // SAFETY: as in `scores`.
+        #[cfg(target_arch = "aarch64")]
+        _ => unsafe { crate::neon::widen_all(from, to) },
+    }
+}
+
+compiled_for! {
+    /// Turns scores into weights relative to the largest so far; what was summed before shrinks to match.
+    fn weigh(weights: &mut [f32; TILE], softmax: &mut Softmax, out: &mut [f32]) {
+        let scale = 1.0 / (out.len() as f32).sqrt();
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for part in weights.as_chunks_mut::<16>().0 {
+            for i in 0..16 {
+                part[i] *= scale;
+                lanes[i] = if part[i] > lanes[i] { part[i] } else { lanes[i] };
+            }
+        }
+        let max = lanes.into_iter().fold(softmax.max, f32::max);
+        if max > softmax.max {
+            let shrink = exp(softmax.max - max);
+            softmax.total *= shrink;
+            out.iter_mut().for_each(|out| *out *= shrink);
+            softmax.max = max;
+        }
+        let mut totals = [0f32; 16];
+        for part in weights.as_chunks_mut::<16>().0 {
+            for i in 0..16 {
+                part[i] = exp(part[i] - max);
+                totals[i] += part[i];
+            }
+        }
+        softmax.total += totals.into_iter().fold(0.0, |sum, total| sum + total);
+    }
 }

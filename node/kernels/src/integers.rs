@@ -14,13 +14,14 @@ pub trait Integers: bytemuck::Pod {
     const WEIGHTS: usize;
     /// Weights that share an integer scale and minimum. Blocks of 32 have one of each, which is 1.
     const SUB: usize;
-    /// Whether a weight can be negative.
-    const SIGNED: bool;
+    /// What the file adds to a weight to make it unsigned; 0 where no weight is negative.
+    const CENTRE: u8;
     /// Whether there are minimums.
     const MINS: bool;
 
-    /// Writes the integers to `q`, which has `WEIGHTS` places.
-    fn weights(&self, q: &mut [i8]);
+    /// Writes the weights plus `CENTRE` to `q`, which has `WEIGHTS / 4` places: four to a word, the first in its low byte.
+    /// Arithmetic on words handles four at a time on any processor.
+    fn fours(&self, q: &mut [u32]);
     /// The factors `d` and `m`.
     fn factors(&self) -> [f32; 2];
     /// The integer scales, of which the first `WEIGHTS / SUB` count.
@@ -31,17 +32,26 @@ pub trait Integers: bytemuck::Pod {
     fn mins(&self) -> [u8; 16] {
         [1; 16]
     }
+
+    /// Writes the weights to `q`, which has `WEIGHTS` places.
+    fn weights(&self, q: &mut [i8]) {
+        let mut fours = [0; SUPER / 4];
+        self.fours(&mut fours[..Self::WEIGHTS / 4]);
+        for (q, four) in q.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
+            *q = four.to_le_bytes().map(|n| n.wrapping_sub(Self::CENTRE) as i8);
+        }
+    }
 }
 
 impl Integers for BlockQ4_0 {
     const WEIGHTS: usize = 32;
     const SUB: usize = 32;
-    const SIGNED: bool = true;
+    const CENTRE: u8 = 8;
     const MINS: bool = false;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         nibbles(&self.qs, q);
-        q.iter_mut().for_each(|q| *q -= 8);
     }
 
     fn factors(&self) -> [f32; 2] {
@@ -52,10 +62,11 @@ impl Integers for BlockQ4_0 {
 impl Integers for BlockQ4_1 {
     const WEIGHTS: usize = 32;
     const SUB: usize = 32;
-    const SIGNED: bool = false;
+    const CENTRE: u8 = 0;
     const MINS: bool = true;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         nibbles(&self.qs, q);
     }
 
@@ -67,13 +78,13 @@ impl Integers for BlockQ4_1 {
 impl Integers for BlockQ5_0 {
     const WEIGHTS: usize = 32;
     const SUB: usize = 32;
-    const SIGNED: bool = true;
+    const CENTRE: u8 = 16;
     const MINS: bool = false;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         nibbles(&self.qs, q);
         fifth_bits(self.qh, q);
-        q.iter_mut().for_each(|q| *q -= 16);
     }
 
     fn factors(&self) -> [f32; 2] {
@@ -84,10 +95,11 @@ impl Integers for BlockQ5_0 {
 impl Integers for BlockQ5_1 {
     const WEIGHTS: usize = 32;
     const SUB: usize = 32;
-    const SIGNED: bool = false;
+    const CENTRE: u8 = 0;
     const MINS: bool = true;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         nibbles(&self.qs, q);
         fifth_bits(self.qh, q);
     }
@@ -100,11 +112,14 @@ impl Integers for BlockQ5_1 {
 impl Integers for BlockQ8_0 {
     const WEIGHTS: usize = 32;
     const SUB: usize = 32;
-    const SIGNED: bool = true;
+    const CENTRE: u8 = 128;
     const MINS: bool = false;
 
-    fn weights(&self, q: &mut [i8]) {
-        q.copy_from_slice(&self.qs);
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
+        for (q, four) in q.iter_mut().zip(self.qs.as_chunks::<4>().0) {
+            *q = u32::from_le_bytes(four.map(|q| q as u8)) ^ 0x8080_8080;
+        }
     }
 
     fn factors(&self) -> [f32; 2] {
@@ -115,10 +130,11 @@ impl Integers for BlockQ8_0 {
 impl Integers for BlockQ2K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const SIGNED: bool = false;
+    const CENTRE: u8 = 0;
     const MINS: bool = true;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         bit_pairs(&self.qs, q);
     }
 
@@ -138,14 +154,15 @@ impl Integers for BlockQ2K {
 impl Integers for BlockQ3K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const SIGNED: bool = true;
+    const CENTRE: u8 = 4;
     const MINS: bool = false;
 
     /// A clear bit in `hmask` subtracts 4.
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         bit_pairs(&self.qs, q);
-        for (bit, q) in q.chunks_exact_mut(32).enumerate() {
-            q.iter_mut().zip(self.hmask).for_each(|(q, mask)| *q += ((mask >> bit & 1) << 2) as i8 - 4);
+        for (bit, q) in q.chunks_exact_mut(8).enumerate() {
+            q.iter_mut().zip(words(&self.hmask)).for_each(|(q, mask)| *q |= (mask >> bit & 0x0101_0101) << 2);
         }
     }
 
@@ -166,10 +183,11 @@ impl Integers for BlockQ3K {
 impl Integers for BlockQ4K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 32;
-    const SIGNED: bool = false;
+    const CENTRE: u8 = 0;
     const MINS: bool = true;
 
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         paired_nibbles(&self.qs, q);
     }
 
@@ -189,14 +207,15 @@ impl Integers for BlockQ4K {
 impl Integers for BlockQ5K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 32;
-    const SIGNED: bool = false;
+    const CENTRE: u8 = 0;
     const MINS: bool = true;
 
     /// Bit `j` of `qh[i]` is the fifth bit of weight `i` of sub-block `j`.
-    fn weights(&self, q: &mut [i8]) {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
         paired_nibbles(&self.qs, q);
-        for (bit, q) in q.chunks_exact_mut(32).enumerate() {
-            q.iter_mut().zip(self.qh).for_each(|(q, fifth)| *q |= ((fifth >> bit & 1) << 4) as i8);
+        for (bit, q) in q.chunks_exact_mut(8).enumerate() {
+            q.iter_mut().zip(words(&self.qh)).for_each(|(q, fifth)| *q |= (fifth >> bit & 0x0101_0101) << 4);
         }
     }
 
@@ -216,17 +235,18 @@ impl Integers for BlockQ5K {
 impl Integers for BlockQ6K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const SIGNED: bool = true;
+    const CENTRE: u8 = 32;
     const MINS: bool = false;
 
     /// Each half of 128 is four planes of 32: low nibbles of 64 bytes, then their high nibbles; the two top bits of plane
     /// `p` are bit pair `p` of 32 bytes.
-    fn weights(&self, q: &mut [i8]) {
-        for (part, q) in q.chunks_exact_mut(32).enumerate() {
+    #[inline(always)]
+    fn fours(&self, q: &mut [u32]) {
+        for (part, q) in q.chunks_exact_mut(8).enumerate() {
             let (half, plane) = (part / 4, part % 4);
-            let (low, high) = (&self.ql[half * 64 + plane % 2 * 32..], &self.qh[half * 32..]);
+            let (low, high) = (words(&self.ql[half * 64 + plane % 2 * 32..]), words(&self.qh[half * 32..]));
             for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
-                *q = (low >> (4 * (plane / 2)) & 15 | (high >> (2 * plane) & 3) << 4) as i8 - 32;
+                *q = low >> (4 * (plane / 2)) & 0x0f0f_0f0f | (high >> (2 * plane) & 0x0303_0303) << 4;
             }
         }
     }
@@ -257,33 +277,43 @@ fn padded(eight: [u8; 8]) -> [u8; 16] {
     all
 }
 
-// Plain loops over fixed lengths, which the compiler turns into vector instructions.
+/// Bytes as words, the first byte low.
+#[inline(always)]
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four))
+}
 
 /// The low nibbles of 16 bytes, then the high ones.
-fn nibbles(qs: &[u8; 16], q: &mut [i8]) {
-    let (low, high) = q.split_at_mut(16);
-    for ((low, high), qs) in low.iter_mut().zip(high).zip(qs) {
-        (*low, *high) = ((qs & 15) as i8, (qs >> 4) as i8);
+#[inline(always)]
+fn nibbles(qs: &[u8; 16], q: &mut [u32]) {
+    let (low, high) = q.split_at_mut(4);
+    for ((low, high), qs) in low.iter_mut().zip(high).zip(words(qs)) {
+        (*low, *high) = (qs & 0x0f0f_0f0f, qs >> 4 & 0x0f0f_0f0f);
     }
 }
 
 /// Sets the fifth bit of each weight from the bits of `qh`.
-fn fifth_bits(qh: [u8; 4], q: &mut [i8]) {
-    for (q, qh) in q.chunks_exact_mut(8).zip(qh) {
-        q.iter_mut().enumerate().for_each(|(bit, q)| *q |= ((qh >> bit & 1) << 4) as i8);
+#[inline(always)]
+fn fifth_bits(qh: [u8; 4], q: &mut [u32]) {
+    let qh = u32::from_le_bytes(qh);
+    for (at, q) in q.iter_mut().enumerate() {
+        // The product holds the four bits 7 places apart, which takes each to the low bit of a byte.
+        *q |= (((qh >> (4 * at) & 15) * 0x0020_4081) & 0x0101_0101) << 4;
     }
 }
 
 /// Each half of 128 holds four planes of 32 in the bit pairs of 32 bytes.
-fn bit_pairs(qs: &[u8; 64], q: &mut [i8]) {
-    for (part, q) in q.chunks_exact_mut(32).enumerate() {
-        q.iter_mut().zip(&qs[part / 4 * 32..]).for_each(|(q, qs)| *q = (qs >> (2 * (part % 4)) & 3) as i8);
+#[inline(always)]
+fn bit_pairs(qs: &[u8; 64], q: &mut [u32]) {
+    for (part, q) in q.chunks_exact_mut(8).enumerate() {
+        q.iter_mut().zip(words(&qs[part / 4 * 32..])).for_each(|(q, qs)| *q = qs >> (2 * (part % 4)) & 0x0303_0303);
     }
 }
 
 /// Of each 64 weights, the low nibbles of 32 bytes come first.
-fn paired_nibbles(qs: &[u8; 128], q: &mut [i8]) {
-    for (part, q) in q.chunks_exact_mut(32).enumerate() {
-        q.iter_mut().zip(&qs[part / 2 * 32..]).for_each(|(q, qs)| *q = (qs >> (4 * (part % 2)) & 15) as i8);
+#[inline(always)]
+fn paired_nibbles(qs: &[u8; 128], q: &mut [u32]) {
+    for (part, q) in q.chunks_exact_mut(8).enumerate() {
+        q.iter_mut().zip(words(&qs[part / 2 * 32..])).for_each(|(q, qs)| *q = qs >> (4 * (part % 2)) & 0x0f0f_0f0f);
     }
 }

@@ -32,7 +32,13 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+            // All processors with AVX-512 VNNI have the other four.
+            if is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+            {
                 levels.push(Level::Avx512);
             }
             if is_x86_feature_detected!("avxvnni") {
@@ -61,6 +67,39 @@ impl Level {
         }
     }
 }
+
+/// Compiles a function in plain loops once for each set of instructions, to which the compiler vectorizes it, and calls
+/// the one of `level`. No reordering of sums is allowed to a compiler, so all give the same bytes.
+macro_rules! compiled_for {
+    ($(#[$doc:meta])* $seen:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        $seen fn $name(level: crate::Level, $($argument: $kind),*) {
+            #[inline(always)]
+            fn body($($argument: $kind),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($argument: $kind),*) {
+                body($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512bw,avx512dq")]
+            fn avx512($($argument: $kind),*) {
+                body($($argument),*)
+            }
+            match level {
+                // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
+                #[cfg(target_arch = "x86_64")]
+                crate::Level::Avx2 | crate::Level::AvxVnni => unsafe { avx2($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                crate::Level::Avx512 => unsafe { avx512($($argument),*) },
+                // NEON is part of every 64-bit Arm.
+                _ => body($($argument),*),
+            }
+        }
+    };
+}
+pub(crate) use compiled_for;
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

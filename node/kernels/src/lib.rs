@@ -2,18 +2,21 @@
 //!
 //! - [`block`] holds the GGUF block layouts and their dequantization,
 //! - [`Activations`] the inputs of a product, quantized once,
-//! - [`product`] multiplies rows of activations with mapped weights across the [`Pool`],
+//! - [`product`] multiplies rows of activations with mapped weights across the [`Pool`]: row by row where few rows meet the
+//!   weights (`row_dot`), by panels of unpacked rows where many do (`panel`),
 //! - [`attend`] runs attention over f16 keys and values,
 //! - [`rms_norm`], [`rope`] and [`silu_mul`] are the operators between the products.
 //!
 //! Every kernel has a scalar definition in `scalar/`. The versions for a processor compute the same sums in the same
 //! order, so that their results are equal to the last bit: integer sums are exact, and float sums run in one fixed order.
 
+#![expect(clippy::needless_range_loop, reason = "kernels index several arrays in step, and plain loops are what inlines")]
 #![expect(unsafe_code, reason = "intrinsics and the pool's shared output; each block states why it holds")]
 
 mod activations;
 mod attention;
 pub mod block;
+mod exponential;
 mod integers;
 mod level;
 mod operators;

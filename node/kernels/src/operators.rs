@@ -1,5 +1,8 @@
 //! The operators between products. Plain loops that compilers vectorize; each row is computed alone.
 
+use crate::exponential::exp;
+use crate::level::compiled_for;
+
 /// `x / rms(x) · weight` for each row of `weight.len()` values, in place: the root mean square norm.
 ///
 /// # Panics
@@ -42,16 +45,18 @@ pub fn rope(row: &mut [f32], n_embd_head: usize, pos: usize, frequencies: &[f32]
     }
 }
 
-/// `silu(gate) · up` of each row, where a row of `gate_up` holds `n_ff` gates and then `n_ff` ups.
-///
-/// # Panics
-/// When the two slices do not hold the same number of rows.
-pub fn silu_mul(gate_up: &[f32], n_ff: usize, out: &mut [f32]) {
-    assert_eq!(gate_up.len(), 2 * out.len(), "two inputs make one output");
-    for (row, out) in gate_up.chunks_exact(2 * n_ff).zip(out.chunks_exact_mut(n_ff)) {
-        let (gate, up) = row.split_at(n_ff);
-        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-            *out = gate / (1.0 + (-gate).exp()) * up;
+compiled_for! {
+    /// `silu(gate) · up` of each row, where a row of `gate_up` holds `n_ff` gates and then `n_ff` ups.
+    ///
+    /// # Panics
+    /// When the two slices do not hold the same number of rows.
+    pub fn silu_mul(gate_up: &[f32], n_ff: usize, out: &mut [f32]) {
+        assert_eq!(gate_up.len(), 2 * out.len(), "two inputs make one output");
+        for (row, out) in gate_up.chunks_exact(2 * n_ff).zip(out.chunks_exact_mut(n_ff)) {
+            let (gate, up) = row.split_at(n_ff);
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = gate / (1.0 + exp(-gate)) * up;
+            }
         }
     }
 }
@@ -85,7 +90,7 @@ mod tests {
     #[test]
     fn gated_rows() {
         let mut out = [0.0; 2];
-        silu_mul(&[0.0, 1.0, 5.0, 2.0], 2, &mut out);
+        silu_mul(crate::Level::detect(), &[0.0, 1.0, 5.0, 2.0], 2, &mut out);
         check(&out, &[0.0, 2.0 / (1.0 + (-1f32).exp())]);
     }
 }

@@ -110,8 +110,15 @@ pub(crate) struct Panel {
 struct Line([[u8; 4]; 16]);
 
 impl Panel {
-    /// Unpacks `rows`; `flip` is xored to each weight (128 turns a signed weight into an unsigned one, 128 higher).
-    pub(crate) fn pack<B: Integers, const R: usize>(&mut self, rows: [&[B]; R], flip: u8) {
+    /// Unpacks `rows`; signed weights are raised by 128 if they are wanted unsigned. `interleave`
+    /// writes the words of rows `(R, SUPER / 4)`, each raised and flipped, as `(n, R)`. Inlined, so that it is compiled for the processor the caller is compiled for.
+    #[inline(always)]
+    pub(crate) fn pack<B: Integers, const R: usize>(
+        &mut self,
+        rows: [&[B]; R],
+        unsigned: bool,
+        interleave: impl Fn(&[[u32; SUPER / 4]; R], Change, &mut [[u32; R]]),
+    ) {
         let n_blocks = rows[0].len();
         let n_sub = B::WEIGHTS / B::SUB;
         self.lines.resize((n_blocks * B::WEIGHTS * R).div_ceil(64), Line::zeroed());
@@ -119,13 +126,16 @@ impl Panel {
         self.m.resize(n_blocks * R, 0.0);
         self.scales.resize(n_blocks * n_sub * R, 0);
         self.mins.resize(n_blocks * n_sub * R, 0.0);
-        let weights = bytemuck::cast_slice_mut::<Line, [u8; 4]>(&mut self.lines).chunks_exact_mut(B::WEIGHTS / 4 * R);
+        let weights = bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).chunks_exact_mut(B::WEIGHTS / 4 * R);
+        let change = Change::new(B::CENTRE, unsigned);
+        let mut unpacked = [[0u32; SUPER / 4]; R];
         for (b, weights) in weights.take(n_blocks).enumerate() {
-            for (r, row) in rows.iter().enumerate() {
-                unpack(&row[b], flip, &mut weights[r..], R);
-                [self.d[b * R + r], self.m[b * R + r]] = row[b].factors();
+            for r in 0..R {
+                let block = &rows[r][b];
+                block.fours(&mut unpacked[r][..B::WEIGHTS / 4]);
+                [self.d[b * R + r], self.m[b * R + r]] = block.factors();
                 if n_sub > 1 {
-                    let (scales, mins) = (row[b].scales(), row[b].mins());
+                    let (scales, mins) = (block.scales(), block.mins());
                     for j in 0..n_sub {
                         let at = (b * n_sub + j) * R + r;
                         self.scales[at] = i32::from(scales[j]);
@@ -135,6 +145,7 @@ impl Panel {
                     }
                 }
             }
+            interleave(&unpacked, change, weights.as_chunks_mut().0);
         }
     }
 
@@ -144,12 +155,21 @@ impl Panel {
     }
 }
 
-/// Writes the weights of a block, four to a place, `stride` places apart.
-fn unpack<B: Integers>(block: &B, flip: u8, out: &mut [[u8; 4]], stride: usize) {
-    let mut q = [0i8; SUPER];
-    let q = &mut q[..B::WEIGHTS];
-    block.weights(q);
-    for (four, out) in q.as_chunks::<4>().0.iter().zip(out.iter_mut().step_by(stride)) {
-        *out = (u32::from_ne_bytes(four.map(|q| q as u8)) ^ u32::from_ne_bytes([flip; 4])).to_ne_bytes();
+/// What takes words of weights plus their centre to the weights a kernel wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Change {
+    /// Added to a word; no byte overflows into the next.
+    pub(crate) raise: u32,
+    /// Xored to it then.
+    pub(crate) flip: u32,
+}
+
+impl Change {
+    /// Signed weights become `w + 128`, which is `w` itself after the top bit is flipped.
+    fn new(centre: u8, unsigned: bool) -> Change {
+        match centre {
+            0 => Change { raise: 0, flip: 0 },
+            _ => Change { raise: 0x0101_0101 * u32::from(128 - centre), flip: if unsigned { 0 } else { 0x8080_8080 } },
+        }
     }
 }

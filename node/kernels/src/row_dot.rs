@@ -103,17 +103,3 @@ dispatch!(dot_q8_0, BlockQ8_0, Row, scalar::dot);
 dispatch!(dot_q4_k, BlockQ4K, Row, scalar::dot);
 dispatch!(dot_q5_k, BlockQ5K, Row, scalar::dot);
 dispatch!(dot_q6_k, BlockQ6K, Row, scalar::dot);
-
-/// `out += factor · v` over equally long slices.
-pub(crate) fn axpy(level: Level, out: &mut [f32], factor: f32, v: &[f16]) {
-    assert_eq!(out.len(), v.len(), "slices differ in length");
-    match level {
-        Level::Scalar => scalar::axpy(out, factor, v),
-        // SAFETY: as in `dispatch`.
-        #[cfg(target_arch = "x86_64")]
-        _ => unsafe { crate::x86::axpy(out, factor, v) },
-        // SAFETY: as in `dispatch`.
-        #[cfg(target_arch = "aarch64")]
-        _ => unsafe { crate::neon::axpy(out, factor, v) },
-    }
-}

@@ -16,8 +16,23 @@ pub struct Resident {
     /// Bytes of weights, keys and values and scratch that are counted for it.
     pub size: u64,
     pub n_ctx: usize,
-    /// When it goes; `None` for never.
-    pub expires: Option<Instant>,
+    pub(crate) keep_alive: KeepAlive,
+    /// Since when no request uses it.
+    pub(crate) idle_since: Option<Instant>,
+}
+
+impl Resident {
+    /// When it goes if nobody asks for it from now on; `None` for never.
+    pub fn expires(&self, now: Instant) -> Option<Instant> {
+        expiry(self.keep_alive, self.idle_since.unwrap_or(now))
+    }
+}
+
+fn expiry(keep_alive: KeepAlive, last_used: Instant) -> Option<Instant> {
+    match keep_alive {
+        KeepAlive::For(duration) => last_used.checked_add(duration),
+        KeepAlive::Forever => None,
+    }
 }
 
 /// A resident model and its sessions that wait for a next turn.
@@ -45,6 +60,7 @@ impl Slot {
         let model = Model::open(&file.path).map_err(|e| Failure::server(format!("model {} cannot be opened: {e}", file.name)))?;
         let n_ctx = n_ctx.min(model.hyperparams().n_ctx_train);
         let (n_ctx, n_sessions) = fit(&model, n_ctx, limits.n_parallel)?;
+        model.prefetch();
         tracing::info!(model.name = %file.name, n_ctx, n_sessions, "opened {}", file.name);
         Ok(Slot {
             file: file.clone(),
@@ -61,10 +77,7 @@ impl Slot {
 
     /// When the model goes, as far as is known: a running request puts it off.
     pub(crate) fn expires(&self) -> Option<Instant> {
-        match self.keep_alive {
-            KeepAlive::For(duration) => self.last_used.checked_add(duration),
-            KeepAlive::Forever => None,
-        }
+        expiry(self.keep_alive, self.last_used)
     }
 
     pub(crate) fn expired(&self, now: Instant) -> bool {
@@ -82,17 +95,15 @@ impl Slot {
         Session::new(&self.model, self.n_ctx).map_err(|e| Failure::server(format!("no address range for a session: {e}")))
     }
 
-    pub(crate) fn status(&self, now: Instant) -> Resident {
-        let size = budget::needed_bytes(self.model.hyperparams(), self.model.file_bytes(), self.n_ctx, self.n_sessions);
-        let expires = if self.n_running > 0 {
-            match self.keep_alive {
-                KeepAlive::For(duration) => now.checked_add(duration),
-                KeepAlive::Forever => None,
-            }
-        } else {
-            self.expires()
-        };
-        Resident { digest: self.file.digest.clone(), name: self.file.name.clone(), size, n_ctx: self.n_ctx, expires }
+    pub(crate) fn status(&self) -> Resident {
+        Resident {
+            digest: self.file.digest.clone(),
+            name: self.file.name.clone(),
+            size: budget::needed_bytes(self.model.hyperparams(), self.model.file_bytes(), self.n_ctx, self.n_sessions),
+            n_ctx: self.n_ctx,
+            keep_alive: self.keep_alive,
+            idle_since: (self.n_running == 0).then_some(self.last_used),
+        }
     }
 }
 

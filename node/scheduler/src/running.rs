@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use engine::{Emitted, Model, Session, TextStream, sample};
+use engine::{Emitted, Model, Sampler, Session, TextStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -23,6 +23,7 @@ pub(crate) struct Running {
     /// Tokens to compute: the rest of the prompt, or the one sampled last.
     pub(crate) pending: Vec<u32>,
     options: Options,
+    sampler: Sampler,
     events: mpsc::Sender<Event>,
     text: TextStream,
     /// What the channel had no room for. While there is any, the session rests.
@@ -64,6 +65,7 @@ impl Running {
             n_decoded: 0,
             n_predict,
             text: TextStream::new(options.stop.clone()),
+            sampler: Sampler::new(options.sampler.clone()),
             session,
             options,
             events,
@@ -107,7 +109,7 @@ impl Running {
 
     /// Goes on with the logits after the last pending token.
     pub(crate) fn advance(&mut self, model: &Model, logits: &[f32]) {
-        let token = match sample(&self.options.sampler, logits, self.session.tokens()) {
+        let token = match self.sampler.sample(logits, self.session.tokens()) {
             Ok(token) => token,
             Err(e) => return self.fail(Failure::server(e)),
         };

@@ -29,11 +29,13 @@ pub(crate) struct Worker {
     pool: Pool,
     slots: Vec<Slot>,
     running: Vec<Running>,
+    /// Whether models came, went or changed hands since the last look was published.
+    changed: bool,
 }
 
 impl Worker {
     pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits, pool: Pool) -> Worker {
-        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new() }
+        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new(), changed: false }
     }
 
     /// Turns until the queue is closed.
@@ -48,7 +50,9 @@ impl Worker {
                 computed |= self.step(index);
             }
             self.release();
-            self.publish();
+            if std::mem::take(&mut self.changed) {
+                self.publish();
+            }
             if self.running.is_empty() {
                 self.queue.sleep_until_work(next_expiry(&self.slots, Instant::now()));
             } else if !computed {
@@ -69,6 +73,7 @@ impl Worker {
             }
             if let (Some(keep_alive), Some(slot)) = (keep_alive, self.slots.iter_mut().find(|s| s.file.digest == digest)) {
                 slot.keep_alive = keep_alive;
+                self.changed = true;
             }
         }
     }
@@ -181,6 +186,7 @@ impl Worker {
 
     fn close(&mut self, index: usize) {
         let slot = self.slots.remove(index);
+        self.changed = true;
         tracing::info!(model.name = %slot.file.name, "closed {}", slot.file.name);
     }
 
@@ -257,6 +263,7 @@ impl Worker {
             let slot = self.slots.iter_mut().find(|s| s.file.digest == running.digest).expect("a running model is not closed");
             slot.n_running -= 1;
             slot.last_used = now;
+            self.changed = true;
             if !slot.model.damaged() {
                 slot.idle.push(running.session);
             }
@@ -264,8 +271,7 @@ impl Worker {
     }
 
     fn publish(&self) {
-        let now = Instant::now();
-        let status = self.slots.iter().map(|s| s.status(now)).collect();
+        let status = self.slots.iter().map(Slot::status).collect();
         *self.residents.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 }

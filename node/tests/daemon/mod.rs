@@ -89,6 +89,13 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// Processor time used so far, in ticks of the system's clock.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let after_name = stat.rsplit_once(')').unwrap().1;
+        after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
     /// Adds a random model under a name.
     pub(crate) fn install(&self, name: &str, bytes: &[u8]) {
         let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();

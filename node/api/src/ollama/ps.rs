@@ -14,8 +14,8 @@ const FOREVER: Duration = Duration::from_secs(292 * 365 * 24 * 3600);
 
 pub(super) async fn ps(State(app): State<App>) -> Response {
     let mut residents = app.scheduler.residents();
-    let never = Instant::now() + FOREVER;
-    residents.sort_by_key(|r| std::cmp::Reverse(r.expires.unwrap_or(never)));
+    let now = Instant::now();
+    residents.sort_by_key(|r| std::cmp::Reverse(r.expires(now).unwrap_or(now + FOREVER)));
     let listed = read(&app, move |app| Ok(residents.iter().filter_map(|r| entry(app, r)).collect::<Vec<_>>())).await;
     listed.map_or_else(IntoResponse::into_response, |models| json::reply(&json!({ "models": models })))
 }
@@ -24,7 +24,8 @@ fn entry(app: &App, resident: &scheduler::Resident) -> Option<Value> {
     // A model may be deleted while it is still in memory; it is then no longer shown.
     let installed = app.store.find(&parse_name(&resident.name).ok()?).ok()?;
     let found = describe(app, installed).ok()?;
-    let left = resident.expires.map_or(FOREVER, |at| at.saturating_duration_since(Instant::now()));
+    let now = Instant::now();
+    let left = resident.expires(now).map_or(FOREVER, |at| at.saturating_duration_since(now));
     Some(json!({
         "name": found.installed.name.to_string(),
         "model": found.installed.name.to_string(),

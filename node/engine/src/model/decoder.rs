@@ -130,5 +130,7 @@ fn normed(x: &Tensor, weight: &[f32], epsilon: f32) -> Result<Tensor> {
 
 /// `silu(gate) · up`, rows shared out over the pool.
 fn gated(h: &Hyperparams, gate_up: &[f32], pool: &Pool, out: &mut [f32]) {
-    pool.run_rows(out, h.n_ff, |row, out| silu_mul(&gate_up[row * 2 * h.n_ff..(row + 1) * 2 * h.n_ff], h.n_ff, out));
+    pool.run_rows(out, h.n_ff, |row, out| {
+        silu_mul(pool.level(), &gate_up[row * 2 * h.n_ff..(row + 1) * 2 * h.n_ff], h.n_ff, out)
+    });
 }

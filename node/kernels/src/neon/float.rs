@@ -99,21 +99,3 @@ pub(crate) fn dot_f16<const M: usize>(w: &[f16], x: [&[f32]; M]) -> [f32; M] {
 pub(crate) fn dot_bf16<const M: usize>(w: &[bf16], x: [&[f32]; M]) -> [f32; M] {
     dot(w, x)
 }
-
-/// `out += factor · v`
-#[target_feature(enable = "neon,dotprod")]
-pub(crate) fn axpy(out: &mut [f32], factor: f32, v: &[f16]) {
-    let (mut out, mut v) = (out.chunks_exact_mut(8), v.chunks_exact(8));
-    for (out, v) in (&mut out).zip(&mut v) {
-        // SAFETY: this function's target features include NEON.
-        let wide = unsafe { f16::load8(v) };
-        for (out, wide) in out.chunks_exact_mut(4).zip(wide) {
-            let sum = vfmaq_n_f32(vreinterpretq_f32_u8(load16(&*out)), wide, factor);
-            // SAFETY: `out` is four floats.
-            unsafe { vst1q_f32(out.as_mut_ptr(), sum) };
-        }
-    }
-    for (out, v) in out.into_remainder().iter_mut().zip(v.remainder()) {
-        *out = factor.mul_add(v.to_f32(), *out);
-    }
-}

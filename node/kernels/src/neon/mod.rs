@@ -1,12 +1,14 @@
 //! NEON versions of the products, for Arm v8.2 with dot-product instructions. Every function equals its scalar
 //! definition to the last bit.
 
+mod attention;
 mod float;
 mod k_quants;
 mod panel;
 mod small;
 
-pub(crate) use float::{axpy, dot_bf16, dot_f16, dot_f32};
+pub(crate) use attention::{Stored, add_weighted, scores, widen as widen_all};
+pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
 pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
 pub(crate) use panel::panel;
 pub(crate) use small::{dot_q4_0, dot_q8_0};

@@ -23,7 +23,13 @@ type Sums = [[float32x4_t; 2]; T];
 /// Unpacks `rows` and multiplies them with each tile; `write` gets the index of a tile and its products, `(T, R)`.
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn panel<B: Integers>(panel: &mut Panel, rows: [&[B]; R], tiles: &[Tile], write: impl Fn(usize, &[[f32; R]; T])) {
-    panel.pack(rows, 0);
+    panel.pack(rows, false, |unpacked, change, out| {
+        for (at, out) in out.iter_mut().enumerate() {
+            for r in 0..R {
+                out[r] = (unpacked[r][at].wrapping_add(change.raise)) ^ change.flip;
+            }
+        }
+    });
     for (index, tile) in tiles.iter().enumerate() {
         let sums = if B::WEIGHTS == SUPER { large::<B>(panel, tile) } else { small::<B>(panel, tile) };
         let mut out = [[0.0; R]; T];

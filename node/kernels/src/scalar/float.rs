@@ -1,7 +1,5 @@
 //! Products of float weights (F32, F16, BF16) with f32 inputs.
 
-use half::f16;
-
 use crate::block::Block;
 
 /// Partial sums of a float product. Element `i` goes to lane `i mod 32`, so that a vector unit of any width up to 32
@@ -24,19 +22,16 @@ pub(crate) fn dot_float<B: Block, const M: usize>(w: &[B], x: [&[f32]; M]) -> [f
 }
 
 /// Adds the lanes as a tree: 32 to 8 as `(l0 + l8) + (l16 + l24)`, then halves.
+#[inline(always)]
 pub(crate) fn fold(lanes: [f32; LANES]) -> f32 {
-    let mut sum: [f32; 8] = std::array::from_fn(|i| (lanes[i] + lanes[i + 8]) + (lanes[i + 16] + lanes[i + 24]));
+    let mut sum = [0f32; 8];
+    for i in 0..8 {
+        sum[i] = (lanes[i] + lanes[i + 8]) + (lanes[i + 16] + lanes[i + 24]);
+    }
     for half in [4, 2, 1] {
         for i in 0..half {
             sum[i] += sum[i + half];
         }
     }
     sum[0]
-}
-
-/// `out += factor · v`, one fused multiply-add per element.
-pub(crate) fn axpy(out: &mut [f32], factor: f32, v: &[f16]) {
-    for (out, v) in out.iter_mut().zip(v) {
-        *out = factor.mul_add(v.to_f32(), *out);
-    }
 }

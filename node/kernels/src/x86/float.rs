@@ -92,18 +92,3 @@ pub(crate) fn dot_f16<const M: usize>(w: &[f16], x: [&[f32]; M]) -> [f32; M] {
 pub(crate) fn dot_bf16<const M: usize>(w: &[bf16], x: [&[f32]; M]) -> [f32; M] {
     dot(w, x)
 }
-
-/// `out += factor · v`
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn axpy(out: &mut [f32], factor: f32, v: &[f16]) {
-    let wide = _mm256_set1_ps(factor);
-    let (mut out, mut v) = (out.chunks_exact_mut(8), v.chunks_exact(8));
-    for (out, v) in (&mut out).zip(&mut v) {
-        let sum = _mm256_fmadd_ps(wide, _mm256_cvtph_ps(load16(v)), _mm256_castsi256_ps(load32(&*out)));
-        // SAFETY: `out` is eight floats; the store needs no alignment.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
-    }
-    for (out, v) in out.into_remainder().iter_mut().zip(v.remainder()) {
-        *out = factor.mul_add(v.to_f32(), *out);
-    }
-}

@@ -13,13 +13,14 @@ pub(super) trait Lanes<const R: usize> {
     type I: Copy;
     /// Lanes of f32.
     type F: Copy;
-    /// What is xored to signed weights: 128 where dot products want them unsigned.
-    const FLIP: u8;
+    /// Whether dot products want signed weights raised by 128.
+    const UNSIGNED: bool;
 
     unsafe fn splat(value: i32) -> Self::I;
     unsafe fn load(from: &[i32; R]) -> Self::I;
     unsafe fn load_weights(from: &[[u8; 4]; R]) -> Self::I;
-    /// Adds `Σ w x` over the four bytes of each lane to `sum`. Weights are 0…127, or `FLIP`ped signed ones.
+    /// Adds `Σ w x` over the four bytes of each lane to `sum`. Weights are 0…127, or signed
+    /// ones, raised if `UNSIGNED`.
     unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::I, x: [i8; 4]) -> Self::I;
     /// `sum + a · b`
     unsafe fn mul_add_int(a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
@@ -42,7 +43,7 @@ pub(super) struct Avx512;
 impl Lanes<8> for Avx2 {
     type I = __m256i;
     type F = __m256;
-    const FLIP: u8 = 0;
+    const UNSIGNED: bool = false;
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
@@ -120,7 +121,7 @@ impl Lanes<8> for Avx2 {
 impl Lanes<8> for AvxVnni {
     type I = __m256i;
     type F = __m256;
-    const FLIP: u8 = 128;
+    const UNSIGNED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,avxvnni")]
@@ -193,7 +194,7 @@ impl Lanes<8> for AvxVnni {
 impl Lanes<16> for Avx512 {
     type I = __m512i;
     type F = __m512;
-    const FLIP: u8 = 128;
+    const UNSIGNED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]

@@ -1,12 +1,14 @@
 //! AVX2 versions of the products, and panels for AVX2, AVX-VNNI and AVX-512. Every function equals its scalar definition to the last bit.
 
+mod attention;
 mod float;
 mod k_quants;
 mod lanes;
 mod panel;
 mod small;
 
-pub(crate) use float::{axpy, dot_bf16, dot_f16, dot_f32};
+pub(crate) use attention::{Stored, add_weighted_avx2, add_weighted_avx512, scores_avx2, scores_avx512, widen as widen_all};
+pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
 pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
 pub(crate) use panel::{avx_vnni, avx2, avx512};
 pub(crate) use small::{dot_q4_0, dot_q8_0, dot_rows_q4_0, dot_rows_q8_0};

@@ -4,11 +4,14 @@
 //! AVX-512, 16 rows by 8 inputs: 8 dot products, a start, a conversion, a product and a multiply-add give 512 products of
 //! Q4_0, 11 instructions for two ports.
 
+use std::arch::x86_64::*;
+
 use super::lanes::{Avx2, Avx512, AvxVnni, Lanes};
+use super::load32;
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::Panel;
+use crate::panel::{Change, Panel};
 
 /// Products of the `R` rows of `w` with the `T` inputs of `x`, unpacked and multiplied with AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -52,13 +55,69 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
     tiles: &[Tile],
     mut write: impl FnMut(usize, &[[f32; R]; T]),
 ) {
-    panel.pack(rows, if B::SIGNED { L::FLIP } else { 0 });
+    panel.pack(rows, L::UNSIGNED, |unpacked, change, out| {
+        // SAFETY: every implementor of `Lanes` has AVX2.
+        unsafe { interleave(unpacked, change, out) }
+    });
+    // The next rows lie behind these. Sixteen streams are more than the hardware's own prefetcher follows, so their bytes
+    // are asked for here, some with each tile.
+    let (next, n_bytes) = (rows[0].as_ptr().wrapping_add(R * rows[0].len()).cast::<i8>(), R * size_of_val(rows[0]));
+    let share = n_bytes.div_ceil(tiles.len()).next_multiple_of(64);
     for (index, tile) in tiles.iter().enumerate() {
+        for at in (index * share..((index + 1) * share).min(n_bytes)).step_by(64) {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(at)) };
+        }
         // SAFETY: the caller's promise.
         let products =
             unsafe { if B::WEIGHTS == SUPER { large::<L, B, R, T>(panel, tile) } else { small::<L, B, R, T>(panel, tile) } };
         write(index, &products);
     }
+}
+
+/// Eight words of eight rows at a time, as an 8 by 8 matrix turned over in registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave<const R: usize>(unpacked: &[[u32; SUPER / 4]; R], change: Change, out: &mut [[u32; R]]) {
+    let (raise, flip) = (_mm256_set1_epi32(change.raise as i32), _mm256_set1_epi32(change.flip as i32));
+    for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        for first in (0..R).step_by(8) {
+            let mut v = [raise; 8];
+            for i in 0..8 {
+                let words = load32(&unpacked[first + i][8 * part..]);
+                v[i] = _mm256_xor_si256(_mm256_add_epi32(words, raise), flip);
+            }
+            let v = turn(v);
+            for i in 0..8 {
+                out[i][first..first + 8].copy_from_slice(&bytemuck::cast::<__m256i, [u32; 8]>(v[i]));
+            }
+        }
+    }
+}
+
+/// An 8 by 8 matrix of words with rows and columns exchanged.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn turn(v: [__m256i; 8]) -> [__m256i; 8] {
+    let mut pairs = v;
+    for i in 0..4 {
+        pairs[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut fours = v;
+    for i in 0..2 {
+        for j in 0..2 {
+            let (a, b) = (pairs[4 * i + j], pairs[4 * i + j + 2]);
+            fours[4 * i + 2 * j] = _mm256_unpacklo_epi64(a, b);
+            fours[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(a, b);
+        }
+    }
+    let mut out = v;
+    for i in 0..4 {
+        out[i] = _mm256_permute2x128_si256::<0x20>(fours[i], fours[i + 4]);
+        out[i + 4] = _mm256_permute2x128_si256::<0x31>(fours[i], fours[i + 4]);
+    }
+    out
 }
 
 /// Blocks of 32.
@@ -151,7 +210,7 @@ unsafe fn start<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(starts
     // SAFETY: the caller's promise.
     unsafe {
         let mut exact = [L::splat(0); T];
-        if B::SIGNED && L::FLIP == 128 {
+        if B::CENTRE > 0 && L::UNSIGNED {
             for t in 0..T {
                 exact[t] = L::splat(starts[t]);
             }
@@ -176,7 +235,7 @@ unsafe fn dot<L: Lanes<R>, B: Integers, const R: usize, const T: usize, const N:
             let w = L::load_weights(&weights[k]);
             for t in 0..T {
                 let x = inputs[k][t];
-                exact[t] = if B::SIGNED { L::dot4::<true>(exact[t], w, x) } else { L::dot4::<false>(exact[t], w, x) };
+                exact[t] = if B::CENTRE > 0 { L::dot4::<true>(exact[t], w, x) } else { L::dot4::<false>(exact[t], w, x) };
             }
         }
     }

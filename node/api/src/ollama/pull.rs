@@ -1,0 +1,170 @@
+//! `POST /api/pull`: a model from the registry. Clients that ask for the same model share one download, which stops when
+//! the last of them has gone.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use catalog::{ModelName, Progress};
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::App;
+use crate::error::ApiError;
+use crate::json::{self, Fields};
+
+/// Between two objects that tell of the same layer.
+const INTERVAL: Duration = Duration::from_millis(60);
+
+/// The downloads that are going on, by full name.
+#[derive(Default)]
+pub struct Pulls(Mutex<HashMap<String, watch::Sender<Log>>>);
+
+/// The objects of a download so far. The last one is replaced while only its numbers change.
+#[derive(Default, Clone)]
+struct Log {
+    lines: Vec<Value>,
+    ended: bool,
+}
+
+pub(super) async fn pull(State(app): State<App>, body: Bytes) -> Response {
+    answer(&app, &body).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn answer(app: &App, body: &Bytes) -> Result<Response, ApiError> {
+    let fields = Fields::parse("PullRequest", body)?;
+    let text = match fields.text("model")?.filter(|m| !m.is_empty()) {
+        Some(model) => model,
+        None => fields.text("name")?.unwrap_or_default(),
+    };
+    let name = ModelName::parse(text).map_err(ApiError::bad_request)?;
+    let streamed = fields.truth("stream")?.unwrap_or(true);
+    let follower = Follower { log: join(app, &name), n_told: 0, last: None };
+    if streamed { Ok(lines(follower)) } else { last(follower).await }
+}
+
+/// Takes part in the download of a model, which begins if nobody waits for it yet.
+fn join(app: &App, name: &ModelName) -> watch::Receiver<Log> {
+    let mut pulls = app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(log) = pulls.get(&name.full()) {
+        return log.subscribe();
+    }
+    let (log, follower) = watch::channel(Log::default());
+    pulls.insert(name.full(), log.clone());
+    tokio::spawn(download(app.clone(), name.clone(), log));
+    follower
+}
+
+async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
+    let tell = |object: Value, ended: bool| {
+        log.send_modify(|log| {
+            if log.lines.last().is_some_and(|last| last["status"] == object["status"]) {
+                log.lines.pop();
+            }
+            log.lines.push(object);
+            log.ended = ended;
+        });
+    };
+    let mut told = Instant::now();
+    let report = |progress: Progress| {
+        // Bytes come by the thousand times a second; clients want to see them move.
+        let moving = matches!(progress, Progress::Layer { total, completed, .. } if 0 < completed && completed < total);
+        if !moving || told.elapsed() >= INTERVAL {
+            told = Instant::now();
+            tell(object(&progress), false);
+        }
+    };
+    let pull = app.registry.pull(&app.store, &name, report);
+    let result = tokio::select! {
+        result = pull => Some(result),
+        () = log.closed() => None,
+    };
+    // From here on a client that asks begins anew; those who follow learn how this one ended.
+    app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.full());
+    match result {
+        Some(Ok(())) => {
+            tracing::info!("pulled {name}");
+            tell(json!({ "status": "success" }), true);
+        }
+        Some(Err(error)) => {
+            tracing::warn!("could not pull {name}: {error}");
+            tell(json!({ "error": error.to_string() }), true);
+        }
+        None => tracing::info!("stopped pulling {name}: nobody waits for it"),
+    }
+}
+
+fn object(progress: &Progress) -> Value {
+    match progress {
+        Progress::Manifest => json!({ "status": "pulling manifest" }),
+        Progress::Layer { digest, total, completed } => {
+            let hex = digest.trim_start_matches("sha256:");
+            let mut object =
+                json!({ "status": format!("pulling {}", &hex[..12.min(hex.len())]), "digest": digest, "total": total });
+            if *completed > 0 {
+                object["completed"] = json!(completed);
+            }
+            object
+        }
+        Progress::Verifying => json!({ "status": "verifying sha256 digest" }),
+        Progress::WritingManifest => json!({ "status": "writing manifest" }),
+    }
+}
+
+/// One client's way through the log.
+struct Follower {
+    log: watch::Receiver<Log>,
+    /// Objects that will not change any more and have been told.
+    n_told: usize,
+    last: Option<Value>,
+}
+
+impl Follower {
+    /// The objects since the last call, and whether they are the end. `None` when the download has vanished.
+    async fn next(&mut self) -> Option<(Vec<Value>, bool)> {
+        if self.log.borrow().lines.is_empty() || self.last.is_some() {
+            self.log.changed().await.ok()?;
+        }
+        let log = self.log.borrow_and_update().clone();
+        let news: Vec<Value> =
+            log.lines[self.n_told..].iter().filter(|line| Some(*line) != self.last.as_ref()).cloned().collect();
+        self.n_told = log.lines.len().saturating_sub(1);
+        self.last = log.lines.last().cloned();
+        Some((news, log.ended))
+    }
+}
+
+fn lines(follower: Follower) -> Response {
+    let next = |follower: Option<Follower>| async move {
+        let mut follower = follower?;
+        let (news, ended) = follower.next().await?;
+        let text: String = news.iter().map(|object| json::escaped(object) + "\n").collect();
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (!ended).then_some(follower)))
+    };
+    let mut response = Response::new(Body::from_stream(stream::unfold(Some(follower), next)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+async fn last(mut follower: Follower) -> Result<Response, ApiError> {
+    loop {
+        match follower.next().await {
+            Some((_, false)) => {}
+            Some((news, true)) => {
+                let last = news.into_iter().next_back().unwrap_or_default();
+                return match last["error"].as_str() {
+                    Some(error) => Err(ApiError::internal(error)),
+                    None => Ok(json::reply(&last)),
+                };
+            }
+            None => return Err(ApiError::internal("the download stopped unexpectedly")),
+        }
+    }
+}

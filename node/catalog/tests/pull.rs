@@ -1,0 +1,195 @@
+//! Pulls from a server on loopback that answers as a registry does, and as a broken one does.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use catalog::{ModelName, Progress, PullError, Registry, Store};
+use sha2::{Digest, Sha256};
+
+/// What the server does with the request for a path.
+#[derive(Clone)]
+enum Reply {
+    /// Sends the bytes, or the part of them that was asked for.
+    Bytes(Vec<u8>),
+    /// The first time it sends so many bytes and hangs up, then it behaves.
+    CutOnce(Vec<u8>, usize),
+    Status(u16, &'static str),
+}
+
+/// A request: path, and where its range begins.
+type Seen = (String, Option<usize>);
+
+struct Server {
+    address: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+fn serve(mut replies: HashMap<String, Reply>) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+            let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+                line.to_lowercase().strip_prefix("range: bytes=").map(|r| r.trim_end_matches('-').parse().unwrap())
+            });
+            log.lock().unwrap().push((path.clone(), range));
+            let reply = replies.get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
+            let (bytes, n_sent) = match reply {
+                Reply::Status(status, text) => {
+                    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
+                        .unwrap();
+                    continue;
+                }
+                Reply::Bytes(bytes) => (bytes.clone(), bytes.len()),
+                Reply::CutOnce(bytes, n) => {
+                    replies.insert(path, Reply::Bytes(bytes.clone()));
+                    (bytes, n)
+                }
+            };
+            let (status, from) = range.map_or((200, 0), |from| (206, from));
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len() - from);
+            // The client may have gone.
+            _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[from..n_sent.max(from)]));
+        }
+    });
+    Server { address, seen }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+const CONFIG: &[u8] = br#"{"model_format":"gguf","model_family":"qwen3","model_type":"3M","file_type":"Q8_0"}"#;
+
+fn weights() -> Vec<u8> {
+    (0..300_000u32).flat_map(u32::to_le_bytes).collect()
+}
+
+/// A registry with one model, whose weights are answered for by `reply`.
+fn registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
+    let layer = |kind: &str, bytes: &[u8]| serde_json::json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": layer("application/vnd.docker.container.image.v1+json", CONFIG),
+        "layers": [layer("application/vnd.ollama.image.model", &weights())],
+    });
+    let blob = format!("/v2/library/tiny/blobs/{}", digest(&weights()));
+    let server = serve(HashMap::from([
+        ("/v2/library/tiny/manifests/latest".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
+        (blob.clone(), reply(weights())),
+        (format!("/v2/library/tiny/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
+        ("/v2/library/broken/manifests/latest".to_owned(), Reply::Status(500, "on fire")),
+    ]));
+    (server, blob)
+}
+
+async fn pull(server: &Server, store: &Store, name: &str) -> (Result<(), PullError>, Vec<Progress>) {
+    let mut steps = Vec::new();
+    let registry = Registry::new(&server.address).unwrap();
+    let result = registry.pull(store, &ModelName::parse(name).unwrap(), |step| steps.push(step)).await;
+    (result, steps)
+}
+
+fn files(store: &Store) -> usize {
+    std::fs::read_dir(store.folder().join("blobs")).map_or(0, Iterator::count)
+}
+
+#[tokio::test]
+async fn a_model_arrives_whole_and_only_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    let (result, steps) = pull(&server, &store, "tiny").await;
+    result.unwrap();
+    assert_eq!(steps[0], Progress::Manifest);
+    assert_eq!(steps[steps.len() - 2..], [Progress::Verifying, Progress::WritingManifest]);
+    let found = store.find(&ModelName::parse("tiny").unwrap()).unwrap();
+    assert_eq!(std::fs::read(found.model_path().unwrap()).unwrap(), weights());
+    assert_eq!(found.config.model_family, "qwen3");
+    let (result, steps) = pull(&server, &store, "tiny").await;
+    result.unwrap();
+    let whole =
+        |bytes: &[u8]| Progress::Layer { digest: digest(bytes), total: bytes.len() as u64, completed: bytes.len() as u64 };
+    let expected = [Progress::Manifest, whole(&weights()), whole(CONFIG), Progress::Verifying, Progress::WritingManifest];
+    assert_eq!(steps, expected);
+    assert_eq!(server.seen.lock().unwrap().iter().filter(|(path, _)| path.contains("/blobs/")).count(), 2, "each blob once");
+}
+
+#[tokio::test]
+async fn a_broken_download_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, blob) = registry(|bytes| Reply::CutOnce(bytes, 500_000));
+    pull(&server, &store, "tiny").await.0.unwrap();
+    let ranges: Vec<_> = server.seen.lock().unwrap().iter().filter(|(path, _)| *path == blob).map(|(_, r)| *r).collect();
+    assert_eq!(ranges, [Some(0), Some(500_000)], "no byte is fetched twice");
+    assert_eq!(files(&store), 2, "nothing unfinished is left");
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_fetched_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, blob) = registry(Reply::Bytes);
+    let part = folder.path().join("blobs").join(digest(&weights()).replace(':', "-")).with_extension("part");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, &weights()[..123_456]).unwrap();
+    pull(&server, &store, "tiny").await.0.unwrap();
+    assert!(server.seen.lock().unwrap().contains(&(blob, Some(123_456))));
+    assert_eq!(store.list().len(), 1);
+}
+
+#[tokio::test]
+async fn bytes_with_another_digest_are_thrown_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(|mut bytes| {
+        bytes[77] ^= 1;
+        Reply::Bytes(bytes)
+    });
+    let error = pull(&server, &store, "tiny").await.0.unwrap_err();
+    assert!(error.to_string().starts_with("digest mismatch, file must be downloaded again: want sha256:"), "{error}");
+    assert_eq!(store.list().len(), 0);
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("blobs")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "only the config's bytes are left: {left:?}");
+}
+
+#[tokio::test]
+async fn more_bytes_than_announced_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(|mut bytes| {
+        bytes.push(0);
+        Reply::Bytes(bytes)
+    });
+    let error = pull(&server, &store, "tiny").await.0.unwrap_err();
+    assert!(error.to_string().contains("more than the 1200000 bytes"), "{error}");
+    assert_eq!(store.list().len(), 0);
+}
+
+#[tokio::test]
+async fn what_the_registry_says_is_passed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    let check = async |name: &str, expected: &str| {
+        assert_eq!(pull(&server, &store, name).await.0.unwrap_err().to_string(), expected, "{name}");
+    };
+    check("missing", "pull model manifest: file does not exist").await;
+    check("broken", "pull model manifest: 500: on fire").await;
+    check("example.org/a/b", "models are pulled from registry.ollama.ai only, not from example.org").await;
+    assert_eq!(files(&store), 0);
+    assert!(Registry::new("ftp://x").is_err());
+    assert!(Registry::new("x").is_err());
+}

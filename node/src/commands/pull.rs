@@ -1,0 +1,31 @@
+//! `lantern pull`: a model from the registry, with a bar for each layer.
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::client::Client;
+use crate::config::Config;
+
+pub(super) async fn pull(config: &Config, model: &str, as_json: bool) -> Result<()> {
+    let client = Client::connect(config).await?;
+    let mut lines = client.lines("/api/pull", json!({ "model": model })).await?;
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
+    while let Some(object) = lines.next().await.with_context(|| format!("cannot pull {model}"))? {
+        if as_json {
+            println!("{object}");
+            continue;
+        }
+        bar.set_message(object["status"].as_str().unwrap_or_default().to_owned());
+        if let Some(total) = object["total"].as_u64() {
+            bar.set_length(total);
+            bar.set_position(object["completed"].as_u64().unwrap_or(0));
+        }
+    }
+    bar.finish_and_clear();
+    if !as_json {
+        println!("pulled {model}; try: lantern run {model}");
+    }
+    Ok(())
+}
