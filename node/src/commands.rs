@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the file that answers it.
 
+pub(crate) mod bench;
 mod doctor;
 mod import;
 mod list;
@@ -39,6 +40,7 @@ Examples:
   lantern run lantern-guide                 chat in the terminal
   lantern run lantern-guide 'Who are you?'  one answer
   cat notes.txt | lantern run MODEL 'Sum up:'
+  lantern bench qwen3:0.6b                  measure prefill and decode
   lantern pull qwen3:0.6b                   download a model
   lantern import model.gguf --name mine     add a model file
 
@@ -112,6 +114,8 @@ enum Command {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Measure how fast this machine runs a model, and how near that is to what it could do
+    Bench(bench::Options),
     /// Check processor, memory, disk, kernels, power meters and clock
     Doctor,
 }
@@ -137,6 +141,7 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Cp { source, destination } => manage::cp(&config, &source, &destination, json).await,
         Command::Pull { model } => pull::pull(&config, &model, json).await,
         Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
+        Command::Bench(options) => bench::bench(&config, &options, json),
         Command::Doctor => doctor::doctor(&config, json),
     }
 }

@@ -40,6 +40,16 @@ impl Group {
         Group(matrices)
     }
 
+    /// Bytes of all matrices.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.0.iter().map(|matrix| matrix.info.n_bytes as u64).sum()
+    }
+
+    /// Weights of all matrices.
+    pub(crate) fn n_weights(&self) -> u64 {
+        self.0.iter().map(|matrix| matrix.info.shape.iter().product::<usize>() as u64).sum()
+    }
+
     /// `x · Wᵀ`: `(n_rows, n_in)` to `(n_rows, Σ n_out)`.
     pub(crate) fn apply(&self, x: &Tensor, pool: &Pool) -> Result<Tensor> {
         x.apply_op1_no_bwd(&Product { group: self, pool })

@@ -12,6 +12,7 @@ use kernels::QuantType;
 
 use crate::gguf::{Header, HeaderError, TensorInfo};
 use crate::hyperparams::{Family, Hyperparams, HyperparamsError};
+use crate::kv_cache::kv_bytes;
 use crate::map::Map;
 use crate::matrix::{Group, Matrix};
 use crate::template::Template;
@@ -93,6 +94,22 @@ impl Model {
     /// The chat template in the file, if it has one.
     pub fn template(&self) -> Option<&Template> {
         self.template.as_ref()
+    }
+
+    /// Bytes of weights that a decoded token reads, all but a row of the embedding.
+    pub fn decode_bytes(&self) -> u64 {
+        let layers = self.decoder.layers.iter().flat_map(decoder::Layer::groups);
+        layers.chain([&self.decoder.output]).map(Group::n_bytes).sum()
+    }
+
+    /// Products that a token of the prompt takes, without attention and without the output, which only the last token needs.
+    pub fn prefill_products(&self) -> u64 {
+        self.decoder.layers.iter().flat_map(decoder::Layer::groups).map(Group::n_weights).sum()
+    }
+
+    /// Bytes of keys and values of `n` tokens.
+    pub fn kv_bytes(&self, n: usize) -> u64 {
+        kv_bytes(&self.hyperparams, n) as u64
     }
 
     /// Bytes of the file.

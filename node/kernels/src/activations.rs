@@ -17,17 +17,16 @@ pub struct Activations<'a> {
     large: Option<Quantized>,
 }
 
-/// 8-bit inputs: row after row, or in tiles when there are enough rows to unpack panels of weights for.
+/// 8-bit inputs: row after row for the definition, in tiles for panels of weights.
 pub(crate) enum Quantized {
     Rows(Rows),
     Tiles(Vec<Tile>),
 }
 
-/// Integers, a factor per block, and the sum of each 16 integers (which minimums and offsets need).
+/// Integers, and a factor per block.
 pub(crate) struct Rows {
     qs: Vec<i8>,
     d: Vec<f32>,
-    sums: Vec<i16>,
     n_in: usize,
 }
 
@@ -36,11 +35,7 @@ pub(crate) struct Rows {
 pub(crate) struct Row<'a> {
     pub(crate) qs: &'a [i8],
     pub(crate) d: &'a [f32],
-    pub(crate) sums: &'a [i16],
 }
-
-/// With fewer rows than this, unpacking a panel of weights costs more than it saves.
-const N_ROWS_TILED: usize = 8;
 
 impl<'a> Activations<'a> {
     /// Quantizes `floats`, rows of `n_in`, to the forms that weights of types `quants` read, in parallel over rows.
@@ -88,12 +83,12 @@ const LARGE: Form = Form { block_len: SUPER, quantize: quantize_large };
 impl Quantized {
     fn new(pool: &Pool, floats: &[f32], n_in: usize, form: Form) -> Quantized {
         assert_eq!(n_in % form.block_len, 0, "a row of {n_in} is not whole blocks of {}", form.block_len);
-        match pool.level().tile_rows() {
-            Some(n) if floats.len() / n_in >= N_ROWS_TILED => {
+        match pool.level().tile_rows(floats.len() / n_in) {
+            Some(n) => {
                 let tiles: Vec<&[f32]> = floats.chunks(n * n_in).collect();
                 Quantized::Tiles(pool.map(tiles.len(), |index| Tile::new(tiles[index], n_in, n, form)))
             }
-            _ => Quantized::Rows(Rows::new(floats, n_in, form)),
+            None => Quantized::Rows(Rows::new(floats, n_in, form)),
         }
     }
 }
@@ -103,8 +98,7 @@ impl Rows {
         let mut qs = vec![0i8; floats.len()];
         let blocks = floats.chunks_exact(form.block_len).zip(qs.chunks_exact_mut(form.block_len));
         let d = blocks.map(|(x, q)| (form.quantize)(x, q)).collect();
-        let sums = qs.chunks_exact(16).map(|q| q.iter().map(|&q| i16::from(q)).sum()).collect();
-        Rows { qs, d, sums, n_in }
+        Rows { qs, d, n_in }
     }
 
     /// Row `index`.
@@ -113,16 +107,13 @@ impl Rows {
             &all[index * len..][..len]
         }
         let n_blocks = self.d.len() * self.n_in / self.qs.len();
-        Row {
-            qs: part(&self.qs, index, self.n_in),
-            d: part(&self.d, index, n_blocks),
-            sums: part(&self.sums, index, self.n_in / 16),
-        }
+        Row { qs: part(&self.qs, index, self.n_in), d: part(&self.d, index, n_blocks) }
     }
 }
 
 /// A few quantized rows, interleaved so that what a kernel reads together lies together. Missing rows are zeros.
 pub(crate) struct Tile {
+    n: usize,
     /// Four inputs of each row, then the next four: `(n_in / 4, n)`.
     pub(crate) qs: Vec<[i8; 4]>,
     /// Factors, `(n_blocks, n)`.
@@ -137,8 +128,14 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    /// Rows there is room for.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.n
+    }
+
     fn new(floats: &[f32], n_in: usize, n: usize, form: Form) -> Tile {
         let mut tile = Tile {
+            n,
             qs: vec![[0; 4]; n_in / 4 * n],
             d: vec![0.0; n_in / form.block_len * n],
             sums16: vec![0.0; n_in / 16 * n],

@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 
-use crate::integers::Integers;
+use crate::integers::{Integers, Unpacked};
 
 /// Weights in one super-block of the K-quants.
 pub const SUPER: usize = 256;
@@ -174,14 +174,11 @@ impl<B: Integers> Block for B {
     const LEN: usize = B::WEIGHTS;
 
     fn dequantize(&self, out: &mut [f32]) {
-        let mut q = [0; SUPER];
-        let q = &mut q[..B::WEIGHTS];
-        self.weights(q);
-        let ([d, m], scales, mins) = (self.factors(), self.scales(), self.mins());
+        let Unpacked { q, scales, mins, d, m } = Unpacked::new(self);
         let parts = out.chunks_exact_mut(B::SUB).zip(q.chunks_exact(B::SUB)).zip(scales.into_iter().zip(mins));
         for ((out, q), (scale, min)) in parts {
-            let (d, m) = (d * f32::from(scale), m * f32::from(min));
-            if B::MINS {
+            let (d, m) = (d * scale as f32, m * min as f32);
+            if B::M.is_some() {
                 out.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(*q) + m);
             } else {
                 out.iter_mut().zip(q).for_each(|(y, q)| *y = d * f32::from(*q));

@@ -1,319 +1,419 @@
 //! Quantized blocks as integers: the one description of a type that its definition, its dequantization and its panels are
 //! made from.
 
+use std::mem::offset_of;
+
+use half::f16;
+
 use crate::block::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, SUPER,
 };
+use crate::word::Word;
 
 /// A block of weights `d · scale_j · q_i + m · min_j`, where `j` is the sub-block of weight `i`.
 ///
 /// Its product with 8-bit inputs `d_x · x_i` is `d d_x Σ_j scale_j Σ_i q_i x_i + m d_x Σ_j min_j Σ_i x_i`; the integer
 /// sums are exact.
+///
+/// # Safety
+/// Functions take places of whole blocks, one for each row of the word, and inherit the word's demands.
 pub trait Integers: bytemuck::Pod {
     /// Weights in the block.
     const WEIGHTS: usize;
     /// Weights that share an integer scale and minimum. Blocks of 32 have one of each, which is 1.
-    const SUB: usize;
+    const SUB: usize = 32;
     /// What the file adds to a weight to make it unsigned; 0 where no weight is negative.
-    const CENTRE: u8;
-    /// Whether there are minimums.
-    const MINS: bool;
+    const CENTRE: u32 = 0;
+    /// The byte where the factor `d` lies, an f16.
+    const D: usize;
+    /// The byte where the factor of the minimums lies, an f16, where there are minimums.
+    const M: Option<usize> = None;
+    /// Whether minimums are subtracted, so that `m` is the negative of what the file holds.
+    const MINS_SUBTRACT: bool = false;
 
-    /// Writes the weights plus `CENTRE` to `q`, which has `WEIGHTS / 4` places: four to a word, the first in its low byte.
-    /// Arithmetic on words handles four at a time on any processor.
-    fn fours(&self, q: &mut [u32]);
-    /// The factors `d` and `m`.
-    fn factors(&self) -> [f32; 2];
-    /// The integer scales, of which the first `WEIGHTS / SUB` count.
-    fn scales(&self) -> [i8; 16] {
-        [1; 16]
-    }
-    /// The integer minimums, as above.
-    fn mins(&self) -> [u8; 16] {
-        [1; 16]
-    }
+    /// Calls `out(i, word)` for every four weights, each plus `CENTRE`.
+    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W));
+    /// Calls `out(j, scale)` for every sub-block of a super-block.
+    unsafe fn scales<W: Word>(_rows: W::Rows, _out: impl FnMut(usize, W)) {}
+    /// Calls `out(j, minimum)` for every sub-block of a super-block that has minimums.
+    unsafe fn mins<W: Word>(_rows: W::Rows, _out: impl FnMut(usize, W)) {}
+}
 
-    /// Writes the weights to `q`, which has `WEIGHTS` places.
-    fn weights(&self, q: &mut [i8]) {
-        let mut fours = [0; SUPER / 4];
-        self.fours(&mut fours[..Self::WEIGHTS / 4]);
-        for (q, four) in q.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
-            *q = four.to_le_bytes().map(|n| n.wrapping_sub(Self::CENTRE) as i8);
+/// One block taken apart.
+pub(crate) struct Unpacked {
+    pub(crate) q: [i8; SUPER],
+    pub(crate) scales: [i32; 16],
+    pub(crate) mins: [i32; 16],
+    pub(crate) d: f32,
+    pub(crate) m: f32,
+}
+
+impl Unpacked {
+    pub(crate) fn new<B: Integers>(block: &B) -> Unpacked {
+        let mut unpacked = Unpacked { q: [0; SUPER], scales: [1; 16], mins: [1; 16], d: factor(block, B::D), m: 0.0 };
+        let place = std::ptr::from_ref(block).cast::<u8>();
+        let Unpacked { q, scales, mins, .. } = &mut unpacked;
+        // SAFETY: the place is a whole block, and words of one row ask for no instructions.
+        unsafe {
+            B::fours::<u32>(place, |i, word| {
+                for (q, n) in q[4 * i..4 * i + 4].iter_mut().zip(word.to_le_bytes()) {
+                    *q = n.wrapping_sub(B::CENTRE as u8) as i8;
+                }
+            });
+            B::scales::<u32>(place, |j, scale| scales[j] = scale as i32);
+            B::mins::<u32>(place, |j, min| mins[j] = min as i32);
         }
+        if let Some(at) = B::M {
+            unpacked.m = if B::MINS_SUBTRACT { -factor(block, at) } else { factor(block, at) };
+        }
+        unpacked
     }
 }
 
+fn factor<B: Integers>(block: &B, at: usize) -> f32 {
+    let bytes = bytemuck::bytes_of(block);
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// The low four bits of each byte.
+const NIBBLES: u32 = 0x0f0f_0f0f;
+/// The low two bits of each byte.
+const PAIRS: u32 = 0x0303_0303;
+/// The low bit of each byte.
+const BITS: u32 = 0x0101_0101;
+
 impl Integers for BlockQ4_0 {
     const WEIGHTS: usize = 32;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 8;
-    const MINS: bool = false;
+    const CENTRE: u32 = 8;
+    const D: usize = offset_of!(BlockQ4_0, d);
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        nibbles(&self.qs, q);
-    }
-
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), 0.0]
+    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            nibbles(W::piece(rows, offset_of!(BlockQ4_0, qs)), out);
+        }
     }
 }
 
 impl Integers for BlockQ4_1 {
     const WEIGHTS: usize = 32;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 0;
-    const MINS: bool = true;
+    const D: usize = offset_of!(BlockQ4_1, d);
+    const M: Option<usize> = Some(offset_of!(BlockQ4_1, m));
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        nibbles(&self.qs, q);
-    }
-
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), self.m.to_f32()]
+    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            nibbles(W::piece(rows, offset_of!(BlockQ4_1, qs)), out);
+        }
     }
 }
 
 impl Integers for BlockQ5_0 {
     const WEIGHTS: usize = 32;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 16;
-    const MINS: bool = false;
+    const CENTRE: u32 = 16;
+    const D: usize = offset_of!(BlockQ5_0, d);
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        nibbles(&self.qs, q);
-        fifth_bits(self.qh, q);
-    }
-
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), 0.0]
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let fifth = W::word(rows, offset_of!(BlockQ5_0, qh));
+            nibbles(W::piece(rows, offset_of!(BlockQ5_0, qs)), |i, low: W| out(i, low.or(fifth_bits(fifth, i))));
+        }
     }
 }
 
 impl Integers for BlockQ5_1 {
     const WEIGHTS: usize = 32;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 0;
-    const MINS: bool = true;
+    const D: usize = offset_of!(BlockQ5_1, d);
+    const M: Option<usize> = Some(offset_of!(BlockQ5_1, m));
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        nibbles(&self.qs, q);
-        fifth_bits(self.qh, q);
-    }
-
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), self.m.to_f32()]
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let fifth = W::word(rows, offset_of!(BlockQ5_1, qh));
+            nibbles(W::piece(rows, offset_of!(BlockQ5_1, qs)), |i, low: W| out(i, low.or(fifth_bits(fifth, i))));
+        }
     }
 }
 
 impl Integers for BlockQ8_0 {
     const WEIGHTS: usize = 32;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 128;
-    const MINS: bool = false;
+    const CENTRE: u32 = 128;
+    const D: usize = offset_of!(BlockQ8_0, d);
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        for (q, four) in q.iter_mut().zip(self.qs.as_chunks::<4>().0) {
-            *q = u32::from_le_bytes(four.map(|q| q as u8)) ^ 0x8080_8080;
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for part in 0..2 {
+                let words = W::piece(rows, offset_of!(BlockQ8_0, qs) + 16 * part);
+                for i in 0..4 {
+                    out(4 * part + i, words[i].xor(0x8080_8080));
+                }
+            }
         }
-    }
-
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), 0.0]
     }
 }
 
 impl Integers for BlockQ2K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const CENTRE: u8 = 0;
-    const MINS: bool = true;
+    const D: usize = offset_of!(BlockQ2K, d);
+    const M: Option<usize> = Some(offset_of!(BlockQ2K, dmin));
+    const MINS_SUBTRACT: bool = true;
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        bit_pairs(&self.qs, q);
+    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            bit_pairs(rows, offset_of!(BlockQ2K, qs), out);
+        }
     }
 
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), -self.dmin.to_f32()]
+    #[inline(always)]
+    unsafe fn scales<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            bytes_of(W::piece(rows, offset_of!(BlockQ2K, scales)), |j, byte: W| out(j, byte.and(15)));
+        }
     }
 
-    fn scales(&self) -> [i8; 16] {
-        self.scales.map(|s| (s & 15) as i8)
-    }
-
-    fn mins(&self) -> [u8; 16] {
-        self.scales.map(|s| s >> 4)
+    #[inline(always)]
+    unsafe fn mins<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            bytes_of(W::piece(rows, offset_of!(BlockQ2K, scales)), |j, byte: W| out(j, byte.shr(4)));
+        }
     }
 }
 
 impl Integers for BlockQ3K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const CENTRE: u8 = 4;
-    const MINS: bool = false;
+    const CENTRE: u32 = 4;
+    const D: usize = offset_of!(BlockQ3K, d);
 
-    /// A clear bit in `hmask` subtracts 4.
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        bit_pairs(&self.qs, q);
-        for (bit, q) in q.chunks_exact_mut(8).enumerate() {
-            q.iter_mut().zip(words(&self.hmask)).for_each(|(q, mask)| *q |= (mask >> bit & 0x0101_0101) << 2);
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // A clear bit in `hmask` subtracts 4.
+            let masks = [W::piece(rows, offset_of!(BlockQ3K, hmask)), W::piece(rows, offset_of!(BlockQ3K, hmask) + 16)];
+            bit_pairs(rows, offset_of!(BlockQ3K, qs), |i, low: W| {
+                let third = masks[i % 8 / 4][i % 4].shr(i as u32 / 8).and(BITS);
+                out(i, low.or(third.shl(2)));
+            });
         }
     }
 
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), 0.0]
-    }
-
-    /// −32…31: low nibbles in the first 8 bytes, two high bits each in the last 4.
-    fn scales(&self) -> [i8; 16] {
-        std::array::from_fn(|j| {
-            let low = if j < 8 { self.scales[j] & 15 } else { self.scales[j - 8] >> 4 };
-            let high = self.scales[8 + j % 4] >> (2 * (j / 4)) & 3;
-            (low | high << 4) as i8 - 32
-        })
+    #[inline(always)]
+    unsafe fn scales<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // 32 too high: low nibbles in the first 8 bytes, two high bits each in the last 4.
+            let words = [0, 4, 8].map(|at| W::word(rows, offset_of!(BlockQ3K, scales) + at));
+            for four in 0..4 {
+                let low = words[four % 2].shr(4 * (four as u32 / 2)).and(NIBBLES);
+                let all = low.or(words[2].shr(2 * four as u32).and(PAIRS).shl(4));
+                for i in 0..4 {
+                    out(4 * four + i, all.shr(8 * i as u32).and(255).add(32u32.wrapping_neg()));
+                }
+            }
+        }
     }
 }
 
 impl Integers for BlockQ4K {
     const WEIGHTS: usize = SUPER;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 0;
-    const MINS: bool = true;
+    const D: usize = offset_of!(BlockQ4K, d);
+    const M: Option<usize> = Some(offset_of!(BlockQ4K, dmin));
+    const MINS_SUBTRACT: bool = true;
 
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        paired_nibbles(&self.qs, q);
+    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            paired_nibbles(rows, offset_of!(BlockQ4K, qs), out);
+        }
     }
 
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), -self.dmin.to_f32()]
+    #[inline(always)]
+    unsafe fn scales<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            eight_bytes(scales_and_mins(W::piece(rows, 0))[0], out);
+        }
     }
 
-    fn scales(&self) -> [i8; 16] {
-        padded(scales_and_mins(&self.scales).0).map(|s| s as i8)
-    }
-
-    fn mins(&self) -> [u8; 16] {
-        padded(scales_and_mins(&self.scales).1)
+    #[inline(always)]
+    unsafe fn mins<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            eight_bytes(scales_and_mins(W::piece(rows, 0))[1], out);
+        }
     }
 }
 
 impl Integers for BlockQ5K {
     const WEIGHTS: usize = SUPER;
-    const SUB: usize = 32;
-    const CENTRE: u8 = 0;
-    const MINS: bool = true;
+    const D: usize = offset_of!(BlockQ5K, d);
+    const M: Option<usize> = Some(offset_of!(BlockQ5K, dmin));
+    const MINS_SUBTRACT: bool = true;
 
-    /// Bit `j` of `qh[i]` is the fifth bit of weight `i` of sub-block `j`.
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        paired_nibbles(&self.qs, q);
-        for (bit, q) in q.chunks_exact_mut(8).enumerate() {
-            q.iter_mut().zip(words(&self.qh)).for_each(|(q, fifth)| *q |= (fifth >> bit & 0x0101_0101) << 4);
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Bit `j` of `qh[i]` is the fifth bit of weight `i` of sub-block `j`.
+            let fifth = [W::piece(rows, offset_of!(BlockQ5K, qh)), W::piece(rows, offset_of!(BlockQ5K, qh) + 16)];
+            paired_nibbles(rows, offset_of!(BlockQ5K, qs), |i, low: W| {
+                let bit = fifth[i % 8 / 4][i % 4].shr(i as u32 / 8).and(BITS);
+                out(i, low.or(bit.shl(4)));
+            });
         }
     }
 
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), -self.dmin.to_f32()]
+    #[inline(always)]
+    unsafe fn scales<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            eight_bytes(scales_and_mins(W::piece(rows, 0))[0], out);
+        }
     }
 
-    fn scales(&self) -> [i8; 16] {
-        padded(scales_and_mins(&self.scales).0).map(|s| s as i8)
-    }
-
-    fn mins(&self) -> [u8; 16] {
-        padded(scales_and_mins(&self.scales).1)
+    #[inline(always)]
+    unsafe fn mins<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            eight_bytes(scales_and_mins(W::piece(rows, 0))[1], out);
+        }
     }
 }
 
 impl Integers for BlockQ6K {
     const WEIGHTS: usize = SUPER;
     const SUB: usize = 16;
-    const CENTRE: u8 = 32;
-    const MINS: bool = false;
+    const CENTRE: u32 = 32;
+    const D: usize = offset_of!(BlockQ6K, d);
 
-    /// Each half of 128 is four planes of 32: low nibbles of 64 bytes, then their high nibbles; the two top bits of plane
-    /// `p` are bit pair `p` of 32 bytes.
     #[inline(always)]
-    fn fours(&self, q: &mut [u32]) {
-        for (part, q) in q.chunks_exact_mut(8).enumerate() {
-            let (half, plane) = (part / 4, part % 4);
-            let (low, high) = (words(&self.ql[half * 64 + plane % 2 * 32..]), words(&self.qh[half * 32..]));
-            for ((q, low), high) in q.iter_mut().zip(low).zip(high) {
-                *q = low >> (4 * (plane / 2)) & 0x0f0f_0f0f | (high >> (2 * plane) & 0x0303_0303) << 4;
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Each half of 128 is four planes of 32: low nibbles of 64 bytes, then their high nibbles; the two top bits of plane
+            // `p` are bit pair `p` of 32 bytes.
+            for half in 0..2 {
+                for part in 0..2 {
+                    let high = W::piece(rows, offset_of!(BlockQ6K, qh) + 32 * half + 16 * part);
+                    for low_plane in 0..2 {
+                        let low = W::piece(rows, offset_of!(BlockQ6K, ql) + 64 * half + 32 * low_plane + 16 * part);
+                        for i in 0..4 {
+                            for plane in [low_plane, low_plane + 2] {
+                                let q = low[i].shr(4 * (plane as u32 / 2)).and(NIBBLES);
+                                let top = high[i].shr(2 * plane as u32).and(PAIRS);
+                                out(32 * half + 8 * plane + 4 * part + i, q.or(top.shl(4)));
+                            }
+                        }
+                    }
+                }
             }
         }
     }
 
-    fn factors(&self) -> [f32; 2] {
-        [self.d.to_f32(), 0.0]
+    #[inline(always)]
+    unsafe fn scales<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words = W::piece(rows, offset_of!(BlockQ6K, scales));
+            for j in 0..16 {
+                out(j, words[j / 4].shl(24 - 8 * (j as u32 % 4)).sar(24));
+            }
+        }
     }
-
-    fn scales(&self) -> [i8; 16] {
-        self.scales
-    }
-}
-
-/// The 8 scales and 8 minimums of a Q4_K or Q5_K super-block, 6 bits each, packed in 12 bytes: four at a time in the bytes
-/// of a word. The first four lie in the low six bits of words 0 and 1; the others have their low four bits in word 2 and
-/// their high two bits on top of words 0 and 1.
-pub(crate) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
-    let (a, b, c) = (word(0), word(4), word(8));
-    let low = |w: u32| u64::from(w & 0x3f3f_3f3f);
-    let high = |four: u32, two: u32| u64::from(four & 0x0f0f_0f0f | (two >> 6 & 0x0303_0303) << 4) << 32;
-    ((low(a) | high(c, a)).to_le_bytes(), (low(b) | high(c >> 4, b)).to_le_bytes())
-}
-
-fn padded(eight: [u8; 8]) -> [u8; 16] {
-    let mut all = [0; 16];
-    all[..8].copy_from_slice(&eight);
-    all
-}
-
-/// Bytes as words, the first byte low.
-#[inline(always)]
-fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four))
 }
 
 /// The low nibbles of 16 bytes, then the high ones.
 #[inline(always)]
-fn nibbles(qs: &[u8; 16], q: &mut [u32]) {
-    let (low, high) = q.split_at_mut(4);
-    for ((low, high), qs) in low.iter_mut().zip(high).zip(words(qs)) {
-        (*low, *high) = (qs & 0x0f0f_0f0f, qs >> 4 & 0x0f0f_0f0f);
+unsafe fn nibbles<W: Word>(words: [W; 4], mut out: impl FnMut(usize, W)) {
+    for i in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            out(i, words[i].and(NIBBLES));
+            out(4 + i, words[i].shr(4).and(NIBBLES));
+        }
     }
 }
 
-/// Sets the fifth bit of each weight from the bits of `qh`.
+/// Bits `4 i` to `4 i + 3`, each the fifth of a byte.
 #[inline(always)]
-fn fifth_bits(qh: [u8; 4], q: &mut [u32]) {
-    let qh = u32::from_le_bytes(qh);
-    for (at, q) in q.iter_mut().enumerate() {
-        // The product holds the four bits 7 places apart, which takes each to the low bit of a byte.
-        *q |= (((qh >> (4 * at) & 15) * 0x0020_4081) & 0x0101_0101) << 4;
-    }
+unsafe fn fifth_bits<W: Word>(bits: W, i: usize) -> W {
+    // The product holds the four bits 7 places apart, which takes each to the low bit of a byte.
+    // SAFETY: the caller's promise.
+    unsafe { bits.shr(4 * i as u32).and(15).mul(0x0020_4081).and(BITS).shl(4) }
 }
 
-/// Each half of 128 holds four planes of 32 in the bit pairs of 32 bytes.
+/// Each half of 128 weights holds four planes of 32 in the bit pairs of 32 bytes.
 #[inline(always)]
-fn bit_pairs(qs: &[u8; 64], q: &mut [u32]) {
-    for (part, q) in q.chunks_exact_mut(8).enumerate() {
-        q.iter_mut().zip(words(&qs[part / 4 * 32..])).for_each(|(q, qs)| *q = qs >> (2 * (part % 4)) & 0x0303_0303);
+unsafe fn bit_pairs<W: Word>(rows: W::Rows, at: usize, mut out: impl FnMut(usize, W)) {
+    for quarter in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words = W::piece(rows, at + 16 * quarter);
+            for plane in 0..4 {
+                for i in 0..4 {
+                    out(32 * (quarter / 2) + 8 * plane + 4 * (quarter % 2) + i, words[i].shr(2 * plane as u32).and(PAIRS));
+                }
+            }
+        }
     }
 }
 
 /// Of each 64 weights, the low nibbles of 32 bytes come first.
 #[inline(always)]
-fn paired_nibbles(qs: &[u8; 128], q: &mut [u32]) {
-    for (part, q) in q.chunks_exact_mut(8).enumerate() {
-        q.iter_mut().zip(words(&qs[part / 2 * 32..])).for_each(|(q, qs)| *q = qs >> (4 * (part % 2)) & 0x0f0f_0f0f);
+unsafe fn paired_nibbles<W: Word>(rows: W::Rows, at: usize, mut out: impl FnMut(usize, W)) {
+    for part in 0..8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words = W::piece(rows, at + 16 * part);
+            for i in 0..4 {
+                let place = 16 * (part / 2) + 4 * (part % 2) + i;
+                out(place, words[i].and(NIBBLES));
+                out(place + 8, words[i].shr(4).and(NIBBLES));
+            }
+        }
+    }
+}
+
+/// The 8 scales and 8 minimums of a Q4_K or Q5_K super-block, 6 bits each, four to a word. They are packed in the 12 bytes
+/// after the two factors: the first four in the low six bits of words 1 and 2; the others have their low four bits in word 3
+/// and their high two bits on top of words 1 and 2.
+#[inline(always)]
+unsafe fn scales_and_mins<W: Word>(words: [W; 4]) -> [[W; 2]; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [_, a, b, c] = words;
+        let scales = [a.and(0x3f3f_3f3f), c.and(NIBBLES).or(a.shr(6).and(PAIRS).shl(4))];
+        let mins = [b.and(0x3f3f_3f3f), c.shr(4).and(NIBBLES).or(b.shr(6).and(PAIRS).shl(4))];
+        [scales, mins]
+    }
+}
+
+#[inline(always)]
+unsafe fn eight_bytes<W: Word>(words: [W; 2], mut out: impl FnMut(usize, W)) {
+    for j in 0..8 {
+        // SAFETY: the caller's promise.
+        unsafe { out(j, words[j / 4].shr(8 * (j as u32 % 4)).and(255)) };
+    }
+}
+
+#[inline(always)]
+unsafe fn bytes_of<W: Word>(words: [W; 4], mut out: impl FnMut(usize, W)) {
+    for j in 0..16 {
+        // SAFETY: the caller's promise.
+        unsafe { out(j, words[j / 4].shr(8 * (j as u32 % 4)).and(255)) };
     }
 }

@@ -54,16 +54,20 @@ impl Level {
         levels
     }
 
-    /// Rows of inputs that a panel of weights meets at a time, or `None` where there are no panels.
-    pub(crate) fn tile_rows(self) -> Option<usize> {
+    /// How many of `n_rows` inputs a panel of weights meets at a time, or `None` where there are none.
+    pub(crate) fn tile_rows(self, n_rows: usize) -> Option<usize> {
         match self {
             Level::Scalar => None,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => Some(4),
+            Level::Avx2 | Level::AvxVnni => Some(if n_rows == 1 { 1 } else { 4 }),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Some(8),
+            Level::Avx512 => Some(match n_rows {
+                1 => 1,
+                2..=4 => 4,
+                _ => 8,
+            }),
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => Some(4),
+            Level::Dotprod => Some(if n_rows == 1 { 1 } else { 4 }),
         }
     }
 }

@@ -21,10 +21,12 @@ mod integers;
 mod level;
 mod operators;
 mod panel;
+mod peak;
 mod pool;
 mod product;
 mod row_dot;
 mod scalar;
+mod word;
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -36,5 +38,6 @@ pub use attention::{Attention, KvPlanes, attend};
 pub use block::QuantType;
 pub use level::Level;
 pub use operators::{RopePairs, rms_norm, rope, silu_mul};
+pub use peak::{dot_peak, read_bandwidth};
 pub use pool::Pool;
 pub use product::{Weights, product};

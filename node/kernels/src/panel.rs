@@ -1,6 +1,6 @@
-//! Rows of weights unpacked side by side. Prefill reads each weight for many tokens, so a panel of rows is unpacked once
-//! into a scratch place that stays in the processor's cache, laid out so that a vector lane is a row: no sum crosses
-//! lanes, and a lane sums in the order of the definition.
+//! Rows of weights unpacked side by side, into a scratch place that stays in the processor's cache, so that a vector lane is
+//! a row: no sum crosses lanes, and a lane sums in the order of the definition. Prefill unpacks a weight once for many
+//! tokens; decode is bound by memory, and still gains, as its sums need no folding.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -9,9 +9,14 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::activations::Tile;
 use crate::block::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, SUPER, cast,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, cast,
 };
 use crate::integers::Integers;
+#[cfg(target_arch = "aarch64")]
+use crate::neon;
+use crate::word::Side;
+#[cfg(target_arch = "x86_64")]
+use crate::x86;
 use crate::{Level, QuantType, Weights};
 
 /// Multiplies `rows` of `w`, which is quantized, with the `n_rows` inputs in `tiles`; `write(token, row, sums)` takes sums of
@@ -56,20 +61,36 @@ thread_local! {
 
 impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
     fn multiply<B: Integers>(self) {
-        PANEL.with_borrow_mut(|panel| match self.level {
-            Level::Scalar => unreachable!("the definition multiplies row by row"),
+        let n = self.tiles[0].n_rows();
+        PANEL.with_borrow_mut(|panel| match (self.level, n) {
+            (Level::Scalar, _) => unreachable!("the definition multiplies row by row"),
             // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => self.each::<B, 8, 4>(|rows, write| unsafe { crate::x86::avx2(panel, rows, self.tiles, write) }),
+            (Level::Avx2, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { x86::avx2(panel, rows, self.tiles, write) }),
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => self.each::<B, 8, 4>(|rows, write| unsafe { crate::x86::avx_vnni(panel, rows, self.tiles, write) }),
+            (Level::Avx2, _) => self.each::<B, 8, 4>(|rows, write| unsafe { x86::avx2(panel, rows, self.tiles, write) }),
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => self.each::<B, 16, 8>(|rows, write| unsafe { crate::x86::avx512(panel, rows, self.tiles, write) }),
+            (Level::AvxVnni, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { x86::avx_vnni(panel, rows, self.tiles, write) }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::AvxVnni, _) => self.each::<B, 8, 4>(|rows, write| unsafe { x86::avx_vnni(panel, rows, self.tiles, write) }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, 1) => self.each::<B, 16, 1>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, 4) => self.each::<B, 16, 4>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512, _) => self.each::<B, 16, 8>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => self.each::<B, 8, 4>(|rows, write| unsafe { crate::neon::panel(panel, rows, self.tiles, write) }),
+            (Level::Dotprod, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { neon::panel(panel, rows, self.tiles, write) }),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            (Level::Dotprod, _) => self.each::<B, 8, 4>(|rows, write| unsafe { neon::panel(panel, rows, self.tiles, write) }),
         });
     }
 
@@ -99,7 +120,7 @@ pub(crate) struct Panel {
     /// Factors of each block's minimums.
     pub(crate) m: Vec<f32>,
     /// Integer scales of each sub-block.
-    pub(crate) scales: Vec<i32>,
+    pub(crate) scales: Vec<u32>,
     /// Minimums of each sub-block, integers.
     pub(crate) mins: Vec<f32>,
 }
@@ -110,42 +131,50 @@ pub(crate) struct Panel {
 struct Line([[u8; 4]; 16]);
 
 impl Panel {
-    /// Unpacks `rows`; signed weights are raised by 128 if they are wanted unsigned. `interleave`
-    /// writes the words of rows `(R, SUPER / 4)`, each raised and flipped, as `(n, R)`. Inlined, so that it is compiled for the processor the caller is compiled for.
+    /// Unpacks blocks `range` of `rows`; signed weights are raised by 128 if they are wanted unsigned. `ask` is told each
+    /// block before it is unpacked. Inlined, so that it is compiled for the processor the caller is compiled for.
+    ///
+    /// # Safety
+    /// The processor has what `W` asks for.
     #[inline(always)]
-    pub(crate) fn pack<B: Integers, const R: usize>(
+    pub(crate) unsafe fn pack<B: Integers, W: Side<R>, const R: usize>(
         &mut self,
         rows: [&[B]; R],
+        range: Range<usize>,
         unsigned: bool,
-        interleave: impl Fn(&[[u32; SUPER / 4]; R], Change, &mut [[u32; R]]),
+        ask: impl Fn(usize),
     ) {
-        let n_blocks = rows[0].len();
+        let n_blocks = range.len();
         let n_sub = B::WEIGHTS / B::SUB;
         self.lines.resize((n_blocks * B::WEIGHTS * R).div_ceil(64), Line::zeroed());
         self.d.resize(n_blocks * R, 0.0);
         self.m.resize(n_blocks * R, 0.0);
         self.scales.resize(n_blocks * n_sub * R, 0);
         self.mins.resize(n_blocks * n_sub * R, 0.0);
-        let weights = bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).chunks_exact_mut(B::WEIGHTS / 4 * R);
-        let change = Change::new(B::CENTRE, unsigned);
-        let mut unpacked = [[0u32; SUPER / 4]; R];
-        for (b, weights) in weights.take(n_blocks).enumerate() {
+        let lines = bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).as_chunks_mut::<R>().0;
+        let (d, m) = (self.d.as_chunks_mut::<R>().0, self.m.as_chunks_mut::<R>().0);
+        let (scales, mins) = (self.scales.as_chunks_mut::<R>().0, self.mins.as_chunks_mut::<R>().0);
+        // Signed weights become `w + 128`, which is `w` itself after the top bit is flipped. No byte overflows into the next.
+        let raise = if B::CENTRE > 0 { 0x0101_0101 * (128 - B::CENTRE) } else { 0 };
+        let flip = if B::CENTRE > 0 && !unsigned { 0x8080_8080 } else { 0 };
+        for (at, b) in range.enumerate() {
+            ask(b);
+            let mut places = [std::ptr::null(); R];
             for r in 0..R {
-                let block = &rows[r][b];
-                block.fours(&mut unpacked[r][..B::WEIGHTS / 4]);
-                [self.d[b * R + r], self.m[b * R + r]] = block.factors();
-                if n_sub > 1 {
-                    let (scales, mins) = (block.scales(), block.mins());
-                    for j in 0..n_sub {
-                        let at = (b * n_sub + j) * R + r;
-                        self.scales[at] = i32::from(scales[j]);
-                        if B::MINS {
-                            self.mins[at] = f32::from(mins[j]);
-                        }
-                    }
-                }
+                places[r] = std::ptr::from_ref(&rows[r][b]).cast::<u8>();
             }
-            interleave(&unpacked, change, weights.as_chunks_mut().0);
+            let lines = &mut lines[at * B::WEIGHTS / 4..(at + 1) * B::WEIGHTS / 4];
+            // SAFETY: the places are whole blocks; the processor has what the words ask for by the caller's promise.
+            unsafe {
+                B::fours::<W>(places, |i, word| word.add(raise).xor(flip).store(&mut lines[i]));
+                W::widen(&halves(places, B::D), &mut d[at]);
+                if let Some(place) = B::M {
+                    let sign = if B::MINS_SUBTRACT { 0x8000 } else { 0 };
+                    W::widen(&halves(places, place).map(|half| half ^ sign), &mut m[at]);
+                }
+                B::scales::<W>(places, |j, scale| scale.store(&mut scales[at * n_sub + j]));
+                B::mins::<W>(places, |j, min| min.store_float(&mut mins[at * n_sub + j]));
+            }
         }
     }
 
@@ -155,21 +184,16 @@ impl Panel {
     }
 }
 
-/// What takes words of weights plus their centre to the weights a kernel wants.
-#[derive(Clone, Copy)]
-pub(crate) struct Change {
-    /// Added to a word; no byte overflows into the next.
-    pub(crate) raise: u32,
-    /// Xored to it then.
-    pub(crate) flip: u32,
-}
-
-impl Change {
-    /// Signed weights become `w + 128`, which is `w` itself after the top bit is flipped.
-    fn new(centre: u8, unsigned: bool) -> Change {
-        match centre {
-            0 => Change { raise: 0, flip: 0 },
-            _ => Change { raise: 0x0101_0101 * u32::from(128 - centre), flip: if unsigned { 0 } else { 0x8080_8080 } },
-        }
+/// The f16 at byte `at` of each block, by its bits.
+///
+/// # Safety
+/// The places are blocks that hold it.
+#[inline(always)]
+unsafe fn halves<const R: usize>(places: [*const u8; R], at: usize) -> [u16; R] {
+    let mut halves = [0; R];
+    for r in 0..R {
+        // SAFETY: the caller's promise.
+        halves[r] = unsafe { places[r].add(at).cast::<u16>().read_unaligned() };
     }
+    halves
 }

@@ -83,6 +83,11 @@ impl Decoder {
 }
 
 impl Layer {
+    /// The matrices, in the order they are used.
+    pub(crate) fn groups(&self) -> [&Group; 4] {
+        [&self.qkv, &self.attn_output, &self.gate_up, &self.ffn_down]
+    }
+
     /// From the rows of q, k and v side by side to the attention of each row: bias, head norms, rope, keys and values into
     /// the cache, then attention session by session.
     fn attention(&self, h: &Hyperparams, index: usize, qkv: &[f32], sessions: &mut [SessionRows], pool: &Pool, out: &mut [f32]) {

@@ -3,15 +3,14 @@
 
 mod attention;
 mod float;
-mod k_quants;
 mod panel;
-mod small;
+mod peak;
+mod words;
 
 pub(crate) use attention::{Stored, add_weighted, scores, widen as widen_all};
 pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
-pub(crate) use k_quants::{dot_q4_k, dot_q5_k, dot_q6_k};
 pub(crate) use panel::panel;
-pub(crate) use small::{dot_q4_0, dot_q8_0};
+pub(crate) use peak::peak;
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -23,13 +22,6 @@ fn load16<T: bytemuck::Pod>(from: &[T]) -> uint8x16_t {
     assert!(size_of_val(from) >= 16);
     // SAFETY: the slice holds at least 16 bytes, checked above; the load needs no alignment beyond a byte's.
     unsafe { vld1q_u8(from.as_ptr().cast()) }
-}
-
-/// Load of 16 signed bytes from the start of a slice.
-#[inline]
-#[target_feature(enable = "neon")]
-fn load16s(from: &[i8]) -> int8x16_t {
-    vreinterpretq_s8_u8(load16(from))
 }
 
 /// `sum[i] + Σ w[4i..4i+4] · x[4i..4i+4]` in four lanes: SDOT, which the standard library does not offer on stable.

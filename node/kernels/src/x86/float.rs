@@ -41,6 +41,7 @@ impl Load8 for bf16 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot<W: Load8, const M: usize>(w: &[W], x: [&[f32]; M]) -> [f32; M] {
+    let mut sums = [0f32; M];
     let mut lanes = [[_mm256_setzero_ps(); 4]; M];
     let whole = w.len() / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
@@ -48,32 +49,31 @@ fn dot<W: Load8, const M: usize>(w: &[W], x: [&[f32]; M]) -> [f32; M] {
             let at = at + 8 * part;
             // SAFETY: this function's target features are those `load8` asks for.
             let wide = unsafe { W::load8(&w[at..]) };
-            for (lanes, x) in lanes.iter_mut().zip(&x) {
-                lanes[part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&x[at..])), lanes[part]);
+            for m in 0..M {
+                lanes[m][part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&x[m][at..])), lanes[m][part]);
             }
         }
     }
     if whole < w.len() {
         // The rest, padded with zeros: 0 · 0 added to a lane changes nothing.
-        let mut rest_w = [W::default(); LANES];
-        rest_w[..w.len() - whole].copy_from_slice(&w[whole..]);
-        for (lanes, x) in lanes.iter_mut().zip(&x) {
-            let mut rest_x = [0f32; LANES];
-            rest_x[..w.len() - whole].copy_from_slice(&x[whole..]);
+        let n = w.len() - whole;
+        let (mut rest_w, mut rest_x) = ([W::default(); LANES], [0f32; LANES]);
+        rest_w[..n].copy_from_slice(&w[whole..]);
+        for m in 0..M {
+            rest_x[..n].copy_from_slice(&x[m][whole..]);
             for part in 0..4 {
                 // SAFETY: as above.
                 let wide = unsafe { W::load8(&rest_w[8 * part..]) };
-                lanes[part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&rest_x[8 * part..])), lanes[part]);
+                lanes[m][part] = _mm256_fmadd_ps(wide, _mm256_castsi256_ps(load32(&rest_x[8 * part..])), lanes[m][part]);
             }
         }
     }
-    let mut sums = [0f32; M];
-    for (sum, lanes) in sums.iter_mut().zip(lanes) {
-        // The tree of `scalar::fold`: lanes 8 apart first, then halves.
-        let eight = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
+    for m in 0..M {
+        let [a, b, c, d] = lanes[m];
+        let eight = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        *sum = _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)));
+        sums[m] = _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)));
     }
     sums
 }

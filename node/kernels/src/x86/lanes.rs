@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{load32, load64};
+use crate::word::Side;
 
 /// `R` rows side by side, a lane each.
 ///
@@ -10,14 +11,14 @@ use super::{load32, load64};
 /// Every function asks for the processor features of its implementor, which the caller has made sure of.
 pub(super) trait Lanes<const R: usize> {
     /// Lanes of i32, or four bytes each.
-    type I: Copy;
+    type I: Side<R>;
     /// Lanes of f32.
     type F: Copy;
     /// Whether dot products want signed weights raised by 128.
     const UNSIGNED: bool;
 
     unsafe fn splat(value: i32) -> Self::I;
-    unsafe fn load(from: &[i32; R]) -> Self::I;
+    unsafe fn load(from: &[u32; R]) -> Self::I;
     unsafe fn load_weights(from: &[[u8; 4]; R]) -> Self::I;
     /// Adds `Σ w x` over the four bytes of each lane to `sum`. Weights are 0…127, or signed
     /// ones, raised if `UNSIGNED`.
@@ -53,7 +54,7 @@ impl Lanes<8> for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn load(from: &[i32; 8]) -> __m256i {
+    unsafe fn load(from: &[u32; 8]) -> __m256i {
         load32(from)
     }
 
@@ -131,7 +132,7 @@ impl Lanes<8> for AvxVnni {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,avxvnni")]
-    unsafe fn load(from: &[i32; 8]) -> __m256i {
+    unsafe fn load(from: &[u32; 8]) -> __m256i {
         load32(from)
     }
 
@@ -204,7 +205,7 @@ impl Lanes<16> for Avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn load(from: &[i32; 16]) -> __m512i {
+    unsafe fn load(from: &[u32; 16]) -> __m512i {
         load64(from)
     }
 

@@ -5,43 +5,51 @@
 //! Q4_0, 11 instructions for two ports.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::lanes::{Avx2, Avx512, AvxVnni, Lanes};
-use super::load32;
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::{Change, Panel};
+use crate::panel::Panel;
+
+/// Weights of a row that decode unpacks at a time: with sixteen rows they fill a third of the first cache.
+const SLICE: usize = 1024;
 
 /// Products of the `R` rows of `w` with the `T` inputs of `x`, unpacked and multiplied with AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn avx2<B: Integers>(panel: &mut Panel, rows: [&[B]; 8], tiles: &[Tile], write: impl FnMut(usize, &[[f32; 8]; 4])) {
+pub(crate) fn avx2<B: Integers, const T: usize>(
+    panel: &mut Panel,
+    rows: [&[B]; 8],
+    tiles: &[Tile],
+    write: impl FnMut(usize, &[[f32; 8]; T]),
+) {
     // SAFETY: this function's target features are those the lanes ask for.
-    unsafe { multiply::<Avx2, B, 8, 4>(panel, rows, tiles, write) }
+    unsafe { multiply::<Avx2, B, 8, T>(panel, rows, tiles, write) }
 }
 
 /// As [`avx2`], with AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(crate) fn avx_vnni<B: Integers>(
+pub(crate) fn avx_vnni<B: Integers, const T: usize>(
     panel: &mut Panel,
     rows: [&[B]; 8],
     tiles: &[Tile],
-    write: impl FnMut(usize, &[[f32; 8]; 4]),
+    write: impl FnMut(usize, &[[f32; 8]; T]),
 ) {
     // SAFETY: as above.
-    unsafe { multiply::<AvxVnni, B, 8, 4>(panel, rows, tiles, write) }
+    unsafe { multiply::<AvxVnni, B, 8, T>(panel, rows, tiles, write) }
 }
 
 /// As [`avx2`], with AVX-512.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vnni")]
-pub(crate) fn avx512<B: Integers>(
+pub(crate) fn avx512<B: Integers, const T: usize>(
     panel: &mut Panel,
     rows: [&[B]; 16],
     tiles: &[Tile],
-    write: impl FnMut(usize, &[[f32; 16]; 8]),
+    write: impl FnMut(usize, &[[f32; 16]; T]),
 ) {
     // SAFETY: as above.
-    unsafe { multiply::<Avx512, B, 16, 8>(panel, rows, tiles, write) }
+    unsafe { multiply::<Avx512, B, 16, T>(panel, rows, tiles, write) }
 }
 
 /// Unpacks `rows` and multiplies them with each tile; `write` gets the index of a tile and its products, `(T, R)`.
@@ -55,69 +63,68 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
     tiles: &[Tile],
     mut write: impl FnMut(usize, &[[f32; R]; T]),
 ) {
-    panel.pack(rows, L::UNSIGNED, |unpacked, change, out| {
-        // SAFETY: every implementor of `Lanes` has AVX2.
-        unsafe { interleave(unpacked, change, out) }
-    });
     // The next rows lie behind these. Sixteen streams are more than the hardware's own prefetcher follows, so their bytes
-    // are asked for here, some with each tile.
+    // are asked for here: some with each block in decode, some with each tile in prefill.
     let (next, n_bytes) = (rows[0].as_ptr().wrapping_add(R * rows[0].len()).cast::<i8>(), R * size_of_val(rows[0]));
+    let ask = |bytes: Range<usize>| {
+        for at in bytes.step_by(64) {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
+        }
+    };
+    let n_blocks = rows[0].len();
+    if let [tile] = tiles {
+        let mut sums = [[0.0; R]; T];
+        let n_slice = SLICE / B::WEIGHTS;
+        for first in (0..n_blocks).step_by(n_slice) {
+            let range = first..(first + n_slice).min(n_blocks);
+            let block_bytes = R * size_of::<B>();
+            // SAFETY: the caller's promise.
+            unsafe {
+                panel.pack::<B, L::I, R>(rows, range.clone(), L::UNSIGNED, |b| ask(b * block_bytes..(b + 1) * block_bytes));
+                add::<L, B, R, T>(panel, tile, range, &mut sums);
+            }
+        }
+        return write(0, &sums);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { panel.pack::<B, L::I, R>(rows, 0..n_blocks, L::UNSIGNED, |_| {}) };
     let share = n_bytes.div_ceil(tiles.len()).next_multiple_of(64);
     for (index, tile) in tiles.iter().enumerate() {
-        for at in (index * share..((index + 1) * share).min(n_bytes)).step_by(64) {
-            // SAFETY: a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(at)) };
-        }
+        ask(index * share..((index + 1) * share).min(n_bytes));
+        let mut sums = [[0.0; R]; T];
         // SAFETY: the caller's promise.
-        let products =
-            unsafe { if B::WEIGHTS == SUPER { large::<L, B, R, T>(panel, tile) } else { small::<L, B, R, T>(panel, tile) } };
-        write(index, &products);
+        unsafe { add::<L, B, R, T>(panel, tile, 0..n_blocks, &mut sums) };
+        write(index, &sums);
     }
 }
 
-/// Eight words of eight rows at a time, as an 8 by 8 matrix turned over in registers.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn interleave<const R: usize>(unpacked: &[[u32; SUPER / 4]; R], change: Change, out: &mut [[u32; R]]) {
-    let (raise, flip) = (_mm256_set1_epi32(change.raise as i32), _mm256_set1_epi32(change.flip as i32));
-    for (part, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        for first in (0..R).step_by(8) {
-            let mut v = [raise; 8];
-            for i in 0..8 {
-                let words = load32(&unpacked[first + i][8 * part..]);
-                v[i] = _mm256_xor_si256(_mm256_add_epi32(words, raise), flip);
-            }
-            let v = turn(v);
-            for i in 0..8 {
-                out[i][first..first + 8].copy_from_slice(&bytemuck::cast::<__m256i, [u32; 8]>(v[i]));
-            }
+/// Adds the products of the panel, which holds blocks `range`, to `sums`.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn add<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut [[f32; R]; T],
+) {
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        let mut vectors = [L::splat_float(0.0); T];
+        for t in 0..T {
+            vectors[t] = L::load_float(&sums[t]);
+        }
+        if B::WEIGHTS == SUPER {
+            large::<L, B, R, T>(panel, tile, range, &mut vectors);
+        } else {
+            small::<L, B, R, T>(panel, tile, range, &mut vectors);
+        }
+        for t in 0..T {
+            L::store_float(&mut sums[t], vectors[t]);
         }
     }
-}
-
-/// An 8 by 8 matrix of words with rows and columns exchanged.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn turn(v: [__m256i; 8]) -> [__m256i; 8] {
-    let mut pairs = v;
-    for i in 0..4 {
-        pairs[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        pairs[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-    let mut fours = v;
-    for i in 0..2 {
-        for j in 0..2 {
-            let (a, b) = (pairs[4 * i + j], pairs[4 * i + j + 2]);
-            fours[4 * i + 2 * j] = _mm256_unpacklo_epi64(a, b);
-            fours[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(a, b);
-        }
-    }
-    let mut out = v;
-    for i in 0..4 {
-        out[i] = _mm256_permute2x128_si256::<0x20>(fours[i], fours[i + 4]);
-        out[i + 4] = _mm256_permute2x128_si256::<0x31>(fours[i], fours[i + 4]);
-    }
-    out
 }
 
 /// Blocks of 32.
@@ -125,28 +132,31 @@ fn turn(v: [__m256i; 8]) -> [__m256i; 8] {
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(panel: &Panel, tile: &Tile) -> [[f32; R]; T] {
+unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut [L::F; T],
+) {
     let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<8>().0, rows_of::<_, T>(&tile.qs).as_chunks::<8>().0);
     let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
     let (d_x, starts, sums32) = (rows_of::<_, T>(&tile.d), rows_of::<_, T>(&tile.starts), rows_of::<_, T>(&tile.sums32));
     // SAFETY: the caller's promise, here and below.
     unsafe {
-        let mut sums = [L::splat_float(0.0); T];
-        for b in 0..d_w.len() {
+        for (at, b) in range.enumerate() {
             let mut exact = start::<L, B, R, T>(&starts[b]);
-            dot::<L, B, R, T, 8>(&mut exact, &weights[b], &inputs[b]);
-            let d = L::load_float(&d_w[b]);
+            dot::<L, B, R, T, 8>(&mut exact, &weights[at], &inputs[b]);
+            let d = L::load_float(&d_w[at]);
             for t in 0..T {
                 sums[t] = L::mul_add(L::mul(d, L::splat_float(d_x[b][t])), L::to_float(exact[t]), sums[t]);
             }
-            if B::MINS {
-                let m = L::load_float(&m_w[b]);
+            if B::M.is_some() {
+                let m = L::load_float(&m_w[at]);
                 for t in 0..T {
                     sums[t] = L::mul_add(L::mul(m, L::splat_float(d_x[b][t])), L::splat_float(sums32[b][t]), sums[t]);
                 }
             }
         }
-        store::<L, R, T>(sums)
     }
 }
 
@@ -156,7 +166,12 @@ unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(panel:
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(panel: &Panel, tile: &Tile) -> [[f32; R]; T] {
+unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut [L::F; T],
+) {
     let n_sub = SUPER / B::SUB;
     let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<4>().0, rows_of::<_, T>(&tile.qs).as_chunks::<4>().0);
     let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
@@ -165,39 +180,37 @@ unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(panel:
     let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 });
     // SAFETY: the caller's promise, here and below.
     unsafe {
-        let mut sums = [L::splat_float(0.0); T];
-        for b in 0..d_w.len() {
+        for (at, b) in range.enumerate() {
             let mut total = [L::splat(0); T];
-            for j in b * n_sub..(b + 1) * n_sub {
-                let mut exact = start::<L, B, R, T>(&starts[j * B::SUB / 16]);
+            for j in 0..n_sub {
+                let mut exact = start::<L, B, R, T>(&starts[(b * n_sub + j) * B::SUB / 16]);
                 for part in 0..B::SUB / 16 {
-                    let at = j * (B::SUB / 16) + part;
-                    dot::<L, B, R, T, 4>(&mut exact, &weights[at], &inputs[at]);
+                    let (w, x) = ((at * n_sub + j) * (B::SUB / 16) + part, (b * n_sub + j) * (B::SUB / 16) + part);
+                    dot::<L, B, R, T, 4>(&mut exact, &weights[w], &inputs[x]);
                 }
-                let scale = L::load(&scales[j]);
+                let scale = L::load(&scales[at * n_sub + j]);
                 for t in 0..T {
                     total[t] = L::mul_add_int(exact[t], scale, total[t]);
                 }
             }
-            let d = L::load_float(&d_w[b]);
+            let d = L::load_float(&d_w[at]);
             for t in 0..T {
                 sums[t] = L::mul_add(L::mul(d, L::splat_float(d_x[b][t])), L::to_float(total[t]), sums[t]);
             }
-            if B::MINS {
+            if B::M.is_some() {
                 let mut total = [L::splat_float(0.0); T];
-                for j in b * n_sub..(b + 1) * n_sub {
-                    let min = L::load_float(&mins[j]);
+                for j in 0..n_sub {
+                    let min = L::load_float(&mins[at * n_sub + j]);
                     for t in 0..T {
-                        total[t] = L::mul_add(min, L::splat_float(input_sums[j][t]), total[t]);
+                        total[t] = L::mul_add(min, L::splat_float(input_sums[b * n_sub + j][t]), total[t]);
                     }
                 }
-                let m = L::load_float(&m_w[b]);
+                let m = L::load_float(&m_w[at]);
                 for t in 0..T {
                     sums[t] = L::mul_add(L::mul(m, L::splat_float(d_x[b][t])), total[t], sums[t]);
                 }
             }
         }
-        store::<L, R, T>(sums)
     }
 }
 
@@ -239,18 +252,6 @@ unsafe fn dot<L: Lanes<R>, B: Integers, const R: usize, const T: usize, const N:
             }
         }
     }
-}
-
-/// # Safety
-/// As [`multiply`].
-#[inline(always)]
-unsafe fn store<L: Lanes<R>, const R: usize, const T: usize>(sums: [L::F; T]) -> [[f32; R]; T] {
-    let mut out = [[0.0; R]; T];
-    for t in 0..T {
-        // SAFETY: the caller's promise.
-        unsafe { L::store_float(&mut out[t], sums[t]) };
-    }
-    out
 }
 
 /// The values of `N` rows at each position.

@@ -1,0 +1,234 @@
+//! `lantern bench`: how fast this machine runs a model, beside what the machine could do at most.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use catalog::{ModelName, Store};
+use engine::{Level, Model, Pool, Session, Slice, dot_peak, read_bandwidth, step};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+/// Rows of a step, as the daemon's.
+const N_BATCH: usize = 256;
+/// Tokens decoded by each of several sessions.
+const N_TOGETHER: usize = 32;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The model: a name, or a GGUF file
+    model: String,
+    /// Threads that compute [one per core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Lengths of prompts to prefill
+    #[arg(long, value_delimiter = ',', default_value = "128,512", value_name = "TOKENS")]
+    prompts: Vec<usize>,
+    /// Lengths of context to decode after
+    #[arg(long, value_delimiter = ',', default_value = "0,512,2048", value_name = "TOKENS")]
+    depths: Vec<usize>,
+    /// Tokens to decode at each depth
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    decode: usize,
+    /// Sessions that decode together; 0 leaves this out
+    #[arg(long, default_value_t = 4)]
+    sessions: usize,
+    /// Runs of each measurement, of which the median counts
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+}
+
+pub(super) fn bench(config: &Config, options: &Options, as_json: bool) -> Result<()> {
+    if options.runs == 0 || options.decode == 0 || options.prompts.contains(&0) {
+        bail!("--runs, --decode and --prompts must be above 0");
+    }
+    let file = file(config, &options.model)?;
+    let measured = measure(options, &file, config.limits.n_threads)?;
+    if as_json {
+        println!("{measured:#}");
+    } else {
+        print!("{}", table(&measured));
+    }
+    Ok(())
+}
+
+fn file(config: &Config, model: &str) -> Result<PathBuf> {
+    let file = Path::new(model);
+    if file.is_file() {
+        return Ok(file.to_owned());
+    }
+    let name = ModelName::parse(model).with_context(|| format!("{model:?} is neither a file nor a model's name"))?;
+    let installed = Store::new(&config.models).find(&name)?;
+    installed.model_path().with_context(|| format!("{name} has no model file"))
+}
+
+fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(std::time::Duration::from_millis(100));
+    let say = |what: String| progress.set_message(what);
+    say("opening".into());
+    let begun = Instant::now();
+    let model = Model::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    let open_ms = begun.elapsed().as_secs_f64() * 1e3;
+    model.prefetch();
+    let pool = Pool::new(options.threads.unwrap_or(n_threads), Level::detect());
+    say("measuring what the machine can do".into());
+    let (bandwidth, peak) = (read_bandwidth(&pool), dot_peak(&pool));
+    let b = Bench { model: &model, pool: &pool, options };
+    let mut prefill = Vec::new();
+    for &n in &options.prompts {
+        say(format!("prefill of {n} tokens"));
+        let tps = b.prefill(n)?;
+        let of_peak = peak.map(|peak| tps * model.prefill_products() as f64 / peak);
+        prefill.push(json!({ "n_tokens": n, "tps": tps, "of_peak": of_peak }));
+    }
+    let mut decode = Vec::new();
+    for &depth in &options.depths {
+        say(format!("decode after {depth} tokens"));
+        let tps = b.decode(depth, 1)?;
+        let bytes = model.decode_bytes() + model.kv_bytes(depth + options.decode / 2);
+        decode.push(json!({ "depth": depth, "tps": tps, "of_bandwidth": tps * bytes as f64 / bandwidth }));
+    }
+    let mut together = Value::Null;
+    if options.sessions > 0 {
+        say(format!("{} sessions together", options.sessions));
+        let tps = b.decode(0, options.sessions)?;
+        together = json!({ "n_sessions": options.sessions, "tps": tps });
+    }
+    // No session is alive now: what is left is the model's and the engine's.
+    let anonymous_bytes = anonymous_bytes();
+    progress.finish_and_clear();
+    let longest = options.depths.iter().map(|d| d + options.decode).chain(options.prompts.iter().copied()).max();
+    Ok(json!({
+        "file": file.file_name().unwrap_or_default().to_string_lossy(),
+        "file_bytes": model.file_bytes(),
+        "level": pool.level().to_string(),
+        "n_threads": pool.n_threads(),
+        "read_gb_s": bandwidth / 1e9,
+        "dot_gmac_s": peak.map(|peak| peak / 1e9),
+        "open_ms": open_ms,
+        "prefill": prefill,
+        "decode": decode,
+        "together": together,
+        "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
+        "kv_mb": model.kv_bytes(longest.unwrap_or(0)) as f64 / 1e6,
+        "j_per_token": Value::Null,
+    }))
+}
+
+struct Bench<'a> {
+    model: &'a Model,
+    pool: &'a Pool,
+    options: &'a Options,
+}
+
+impl Bench<'_> {
+    /// Tokens per second of a prompt, median of the runs.
+    fn prefill(&self, n: usize) -> Result<f64> {
+        self.median(|| {
+            let mut session = self.session(n)?;
+            let begun = Instant::now();
+            self.read(&mut session, n)?;
+            Ok(n as f64 / begun.elapsed().as_secs_f64())
+        })
+    }
+
+    /// Tokens per second of decode after `depth` tokens, all sessions taken together.
+    fn decode(&self, depth: usize, n_sessions: usize) -> Result<f64> {
+        let n = if n_sessions == 1 { self.options.decode } else { N_TOGETHER };
+        let mut sessions = (0..n_sessions).map(|_| self.session(depth + n)).collect::<Result<Vec<_>>>()?;
+        for session in &mut sessions {
+            self.read(session, depth)?;
+        }
+        self.median(|| {
+            sessions.iter_mut().for_each(|session| session.truncate(depth));
+            let begun = Instant::now();
+            for i in 0..n {
+                let tokens = [self.token(depth + i)];
+                let slice = |session| Slice { session, tokens: &tokens, want_logits: true };
+                step(self.model, self.pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>())?;
+            }
+            Ok((n * n_sessions) as f64 / begun.elapsed().as_secs_f64())
+        })
+    }
+
+    fn median(&self, mut run: impl FnMut() -> Result<f64>) -> Result<f64> {
+        let mut found = (0..self.options.runs).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        found.sort_by(f64::total_cmp);
+        Ok(found[found.len() / 2])
+    }
+
+    fn session(&self, n_ctx: usize) -> Result<Session> {
+        let trained = self.model.hyperparams().n_ctx_train;
+        if n_ctx > trained {
+            bail!("{n_ctx} tokens are asked for, the model was trained on {trained}; see --prompts, --depths and --decode");
+        }
+        Session::new(self.model, n_ctx).context("no address range for a session")
+    }
+
+    fn read(&self, session: &mut Session, n: usize) -> Result<()> {
+        let prompt: Vec<u32> = (0..n).map(|i| self.token(i)).collect();
+        for part in prompt.chunks(N_BATCH) {
+            step(self.model, self.pool, &mut [Slice { session, tokens: part, want_logits: true }])?;
+        }
+        Ok(())
+    }
+
+    /// Some token; which one makes no difference to the time.
+    fn token(&self, index: usize) -> u32 {
+        (index * 7919 % self.model.tokenizer().n_vocab()) as u32
+    }
+}
+
+/// Memory of this process that is not in files.
+fn anonymous_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+fn table(m: &Value) -> String {
+    let number = |value: &Value, digits: usize| value.as_f64().map_or("-".to_owned(), |v| format!("{v:.digits$}"));
+    let percent = |value: &Value| value.as_f64().map_or(String::new(), |v| format!("{:.0} %", 100.0 * v));
+    let mut lines = vec![
+        format!(
+            "{}, {} threads, {}",
+            m["file"].as_str().unwrap_or_default(),
+            m["n_threads"],
+            m["level"].as_str().unwrap_or_default()
+        ),
+        format!(
+            "this machine at most: reads {} GB/s, computes {} billion products of 8-bit numbers a second",
+            number(&m["read_gb_s"], 1),
+            number(&m["dot_gmac_s"], 0)
+        ),
+        String::new(),
+    ];
+    let mut row =
+        |what: String, value: String, note: String| lines.push(format!("{what:<34}{value:>10}  {note}").trim_end().to_owned());
+    for p in m["prefill"].as_array().into_iter().flatten() {
+        row(format!("prefill of {}, tokens/s", p["n_tokens"]), number(&p["tps"], 1), percent(&p["of_peak"]) + " of the products");
+    }
+    for d in m["decode"].as_array().into_iter().flatten() {
+        let note = percent(&d["of_bandwidth"]) + " of the bandwidth";
+        row(format!("decode after {}, tokens/s", d["depth"]), number(&d["tps"], 1), note);
+    }
+    if m["together"].is_object() {
+        row(
+            format!("{} sessions together, tokens/s", m["together"]["n_sessions"]),
+            number(&m["together"]["tps"], 1),
+            String::new(),
+        );
+    }
+    row("opening, ms".into(), number(&m["open_ms"], 0), String::new());
+    row(
+        "memory beside the file, MB".into(),
+        number(&m["anonymous_mb"], 0),
+        format!("and {} for keys and values of the longest", number(&m["kv_mb"], 0)),
+    );
+    row("energy, J/token".into(), "-".into(), "no meter is read by this version".into());
+    lines.join("\n") + "\n"
+}
