@@ -3,7 +3,8 @@
 use half::f16;
 
 use crate::block::SUPER;
-use crate::{Pool, QuantType};
+use crate::level::compiled_for;
+use crate::{Level, Pool, QuantType};
 
 /// Rows of inputs, `(n_rows, n_in)`, with the integer forms the weights' quant types need.
 ///
@@ -48,8 +49,8 @@ impl<'a> Activations<'a> {
         for quant in quants {
             match quant.block_len() {
                 1 => {}
-                SUPER => _ = large.get_or_insert_with(|| Quantized::new(pool, floats, n_in, LARGE)),
-                _ => _ = small.get_or_insert_with(|| Quantized::new(pool, floats, n_in, SMALL)),
+                SUPER => _ = large.get_or_insert_with(|| Quantized::new(pool, floats, n_in, Form::Large)),
+                _ => _ = small.get_or_insert_with(|| Quantized::new(pool, floats, n_in, Form::Small)),
             }
         }
         Activations { floats, n_in, small, large }
@@ -70,34 +71,49 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// How a block of inputs is quantized.
-#[derive(Clone, Copy)]
-struct Form {
-    block_len: usize,
-    quantize: fn(&[f32], &mut [i8]) -> f32,
+/// How inputs are quantized.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Small,
+    Large,
 }
 
-const SMALL: Form = Form { block_len: 32, quantize: quantize_small };
-const LARGE: Form = Form { block_len: SUPER, quantize: quantize_large };
+impl Form {
+    fn block_len(self) -> usize {
+        match self {
+            Form::Small => 32,
+            Form::Large => SUPER,
+        }
+    }
+
+    /// Writes the integers and factors of whole blocks.
+    fn quantize(self, level: Level, floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
+        match self {
+            Form::Small => quantize_small(level, floats, qs, d),
+            Form::Large => quantize_large(level, floats, qs, d),
+        }
+    }
+}
 
 impl Quantized {
     fn new(pool: &Pool, floats: &[f32], n_in: usize, form: Form) -> Quantized {
-        assert_eq!(n_in % form.block_len, 0, "a row of {n_in} is not whole blocks of {}", form.block_len);
-        match pool.level().tile_rows(floats.len() / n_in) {
+        assert_eq!(n_in % form.block_len(), 0, "a row of {n_in} is not whole blocks of {}", form.block_len());
+        let level = pool.level();
+        match level.tile_rows(floats.len() / n_in) {
             Some(n) => {
                 let tiles: Vec<&[f32]> = floats.chunks(n * n_in).collect();
-                Quantized::Tiles(pool.map(tiles.len(), |index| Tile::new(tiles[index], n_in, n, form)))
+                Quantized::Tiles(pool.map(tiles.len(), |index| Tile::new(level, tiles[index], n_in, n, form)))
             }
-            None => Quantized::Rows(Rows::new(floats, n_in, form)),
+            None => Quantized::Rows(Rows::new(level, floats, n_in, form)),
         }
     }
 }
 
 impl Rows {
-    fn new(floats: &[f32], n_in: usize, form: Form) -> Rows {
+    fn new(level: Level, floats: &[f32], n_in: usize, form: Form) -> Rows {
         let mut qs = vec![0i8; floats.len()];
-        let blocks = floats.chunks_exact(form.block_len).zip(qs.chunks_exact_mut(form.block_len));
-        let d = blocks.map(|(x, q)| (form.quantize)(x, q)).collect();
+        let mut d = vec![0f32; floats.len() / form.block_len()];
+        form.quantize(level, floats, &mut qs, &mut d);
         Rows { qs, d, n_in }
     }
 
@@ -133,21 +149,19 @@ impl Tile {
         self.n
     }
 
-    fn new(floats: &[f32], n_in: usize, n: usize, form: Form) -> Tile {
+    fn new(level: Level, floats: &[f32], n_in: usize, n: usize, form: Form) -> Tile {
         let mut tile = Tile {
             n,
             qs: vec![[0; 4]; n_in / 4 * n],
-            d: vec![0.0; n_in / form.block_len * n],
+            d: vec![0.0; n_in / form.block_len() * n],
             sums16: vec![0.0; n_in / 16 * n],
             sums32: vec![0.0; n_in / 32 * n],
-            starts: vec![0; n_in / if form.block_len == 32 { 32 } else { 16 } * n],
+            starts: vec![0; n_in / if form == Form::Small { 32 } else { 16 } * n],
         };
-        let mut q = vec![0i8; n_in];
+        let (mut q, mut d) = (vec![0i8; n_in], vec![0f32; n_in / form.block_len()]);
         for (row, floats) in floats.chunks_exact(n_in).enumerate() {
-            for (b, (x, q)) in floats.chunks_exact(form.block_len).zip(q.chunks_exact_mut(form.block_len)).enumerate() {
-                q.fill(0);
-                tile.d[b * n + row] = (form.quantize)(x, q);
-            }
+            form.quantize(level, floats, &mut q, &mut d);
+            d.iter().enumerate().for_each(|(b, d)| tile.d[b * n + row] = *d);
             for (at, four) in q.as_chunks::<4>().0.iter().enumerate() {
                 tile.qs[at * n + row] = *four;
             }
@@ -155,7 +169,7 @@ impl Tile {
                 let [first, second] = [&q[..16], &q[16..]].map(|q| q.iter().map(|&q| i32::from(q)).sum::<i32>());
                 (tile.sums16[2 * at * n + row], tile.sums16[(2 * at + 1) * n + row]) = (first as f32, second as f32);
                 tile.sums32[at * n + row] = (first + second) as f32;
-                if form.block_len == 32 {
+                if form == Form::Small {
                     tile.starts[at * n + row] = -128 * (first + second);
                 } else {
                     (tile.starts[2 * at * n + row], tile.starts[(2 * at + 1) * n + row]) = (-128 * first, -128 * second);
@@ -166,84 +180,124 @@ impl Tile {
     }
 }
 
-/// Largest magnitude, over eight lanes so that it vectorizes. Skips NaN, which the factor then carries (see callers).
-fn max_abs(x: &[f32]) -> f32 {
-    let mut lanes = [0f32; 8];
-    for x in x.chunks_exact(8) {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane = if x.abs() > *lane { x.abs() } else { *lane };
+compiled_for! {
+    /// Q8_0: `d = max / 127` rounded to f16, integers from the unrounded inverse. A value that is not finite makes `d` NaN,
+    /// so that it shows in the logits instead of vanishing in the integers.
+    fn quantize_small(floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
+        for ((x, q), d) in floats.as_chunks::<32>().0.iter().zip(qs.as_chunks_mut::<32>().0).zip(d) {
+            let max = max_abs(x);
+            let inverse = 127.0 / max;
+            // Zeros and the smallest numbers have no inverse.
+            let usable = inverse.is_finite() && max.is_finite();
+            let factor = if usable { inverse } else { 0.0 };
+            for i in 0..32 {
+                q[i] = nearest(if usable { x[i] * factor } else { 0.0 }) as i8;
+            }
+            *d = match (usable, max.is_finite()) {
+                (true, _) => round_to_f16(max / 127.0),
+                (false, true) => 0.0,
+                (false, false) => f32::NAN,
+            };
         }
     }
-    lanes.into_iter().fold(0.0, f32::max)
+}
+
+compiled_for! {
+    /// Q8_K: the value of largest magnitude becomes −127 and `d` its inverse factor in f32. Not finite: as above.
+    fn quantize_large(floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
+        for ((x, q), d) in floats.as_chunks::<SUPER>().0.iter().zip(qs.as_chunks_mut::<SUPER>().0).zip(d) {
+            let max = max_abs(x);
+            let signed = x.iter().copied().find(|x| x.abs() == max).unwrap_or(0.0);
+            let inverse = -127.0 / signed;
+            let usable = inverse.is_finite() && inverse != 0.0 && max.is_finite();
+            let factor = if usable { inverse } else { 0.0 };
+            for i in 0..SUPER {
+                q[i] = nearest(if usable { x[i] * factor } else { 0.0 }).min(127) as i8;
+            }
+            *d = match (usable, max.is_finite()) {
+                (true, _) => 1.0 / inverse,
+                (false, true) => 0.0,
+                (false, false) => f32::NAN,
+            };
+        }
+    }
+}
+
+/// Largest magnitude. Bits of positive floats are ordered as the floats are, with infinity and NaN above all numbers.
+#[inline(always)]
+fn max_abs<const N: usize>(x: &[f32; N]) -> f32 {
+    let mut lanes = [0u32; 16];
+    for x in x.as_chunks::<16>().0 {
+        for i in 0..16 {
+            lanes[i] = lanes[i].max(x[i].to_bits() & 0x7fff_ffff);
+        }
+    }
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
 /// Rounds to the nearest integer, ties to even, for |v| < 2²²: adding 1.5·2²³ leaves the integer in the low mantissa.
+#[inline(always)]
 fn nearest(v: f32) -> i32 {
     ((v + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
-/// Q8_0: `d = max / 127` rounded to f16, integers from the unrounded inverse. A value that is not finite makes `d` NaN,
-/// so that it shows in the logits instead of vanishing in the integers.
-fn quantize_small(x: &[f32], q: &mut [i8]) -> f32 {
-    let max = max_abs(x);
-    if !x.iter().sum::<f32>().is_finite() {
-        return f32::NAN;
+/// The nearest f16, ties to even. In the range of normal numbers that clears 13 bits.
+#[inline(always)]
+fn round_to_f16(v: f32) -> f32 {
+    let bits = v.to_bits();
+    if (0x3880_0000..0x477f_e000).contains(&bits) {
+        return f32::from_bits((bits + 0x0fff + (bits >> 13 & 1)) & !0x1fff);
     }
-    let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
-    if !inverse.is_finite() {
-        return 0.0;
-    }
-    x.iter().zip(q).for_each(|(x, q)| *q = nearest(x * inverse) as i8);
-    f16::from_f32(max / 127.0).to_f32()
-}
-
-/// Q8_K: the value of largest magnitude becomes −127 and `d` its inverse factor in f32. Not finite: as above.
-fn quantize_large(x: &[f32], q: &mut [i8]) -> f32 {
-    let max = max_abs(x);
-    if !x.iter().sum::<f32>().is_finite() {
-        return f32::NAN;
-    }
-    let signed = x.iter().copied().find(|x| x.abs() == max).unwrap_or(0.0);
-    let inverse = if max > 0.0 { -127.0 / signed } else { 0.0 };
-    if !inverse.is_finite() || inverse == 0.0 {
-        return 0.0;
-    }
-    x.iter().zip(q).for_each(|(x, q)| *q = nearest(x * inverse).min(127) as i8);
-    1.0 / inverse
+    f16::from_f32(v).to_f32()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(x: &[f32], quantize: fn(&[f32], &mut [i8]) -> f32, expected_d: f32, expected_q: &[i8]) {
-        let mut q = vec![0; x.len()];
-        assert_eq!(quantize(x, &mut q).to_bits(), expected_d.to_bits());
-        assert_eq!(&q[..expected_q.len()], expected_q);
+    fn check(x: &[f32], form: Form, expected_d: f32, expected_q: &[i8]) {
+        for level in Level::available() {
+            let (mut q, mut d) = (vec![0; x.len()], [0.0]);
+            form.quantize(level, x, &mut q, &mut d);
+            assert_eq!(d[0].to_bits(), expected_d.to_bits(), "{level}");
+            assert_eq!(&q[..expected_q.len()], expected_q, "{level}");
+        }
+    }
+
+    #[test]
+    fn factors_round_as_f16_does() {
+        for bits in (0..0x7f80_0000u32).step_by(9_973) {
+            let v = f32::from_bits(bits);
+            assert_eq!(round_to_f16(v).to_bits(), f16::from_f32(v).to_f32().to_bits(), "{v}");
+        }
     }
 
     #[test]
     fn small_blocks_scale_to_127() {
         let mut x = [0.0; 32];
         (x[0], x[1], x[2]) = (2.0, -1.0, 0.5);
-        check(&x, quantize_small, f16::from_f32(2.0 / 127.0).to_f32(), &[127, -64, 32, 0]);
+        check(&x, Form::Small, f16::from_f32(2.0 / 127.0).to_f32(), &[127, -64, 32, 0]);
     }
 
     #[test]
     fn large_blocks_scale_to_minus_127() {
         let mut x = [0.0; SUPER];
         (x[0], x[1]) = (2.0, -1.0);
-        check(&x, quantize_large, 1.0 / (-127.0 / 2.0), &[-127, 64, 0]);
+        check(&x, Form::Large, 1.0 / (-127.0 / 2.0), &[-127, 64, 0]);
     }
 
     #[test]
     fn zero_is_zero_and_not_finite_is_nan() {
-        check(&[0.0; 32], quantize_small, 0.0, &[0; 32]);
-        check(&[0.0; SUPER], quantize_large, 0.0, &[0; SUPER]);
-        for bad in [f32::NAN, f32::INFINITY] {
-            let mut x = [0.0; 32];
-            x[7] = bad;
-            assert!(quantize_small(&x, &mut [0; 32]).is_nan());
+        check(&[0.0; 32], Form::Small, 0.0, &[0; 32]);
+        check(&[0.0; SUPER], Form::Large, 0.0, &[0; SUPER]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for form in [Form::Small, Form::Large] {
+                let mut x = vec![0.0; form.block_len()];
+                x[7] = bad;
+                let mut d = [0.0];
+                form.quantize(Level::detect(), &x, &mut vec![0; x.len()], &mut d);
+                assert!(d[0].is_nan(), "{bad}");
+            }
         }
     }
 }

@@ -11,9 +11,11 @@ use crate::level::compiled_for;
 use crate::{Level, Pool, scalar};
 
 /// Positions per softmax tile. Tiles are cut at absolute multiples, so that a row's sums do not depend on its batch.
-const TILE: usize = 64;
+pub(crate) const TILE: usize = 64;
 /// Rows of queries that share a tile of keys and values once it is widened to f32.
 const N_ROWS: usize = 16;
+/// Queries that meet a tile together, so that a key or value is loaded once for several.
+const TOGETHER: usize = 4;
 /// With fewer queries than this, widening a tile costs more than it saves.
 const N_QUERIES_WIDENED: usize = 6;
 
@@ -121,30 +123,53 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
             widen(level, k, &mut scratch.k[..n * width]);
             widen(level, v, &mut scratch.v[..n * width]);
         }
-        for query in 0..n_queries {
-            let (row, at) = place(query);
+        let mut query = 0;
+        while query < n_queries {
+            let row = place(query).0;
             // A row sees itself and what came before.
             let n_seen = (a.pos + row + 1).saturating_sub(first).min(n);
-            if n_seen > 0 {
-                let (q, end, softmax) = (&a.q[at..at + width], n_seen * width, &mut scratch.softmax[query]);
-                if many {
-                    attend_tile(level, q, &scratch.k[..end], &scratch.v[..end], softmax, out(query));
-                } else {
-                    attend_tile(level, q, &k[..end], &v[..end], softmax, out(query));
-                }
+            if n_seen == 0 {
+                query += 1;
+                continue;
             }
+            let q = |query: usize| &a.q[place(query).1..][..width];
+            if many && n_seen == n && query + TOGETHER <= n_queries {
+                // Later rows see the whole tile as well.
+                let queries = std::array::from_fn(|i| q(query + i));
+                let softmax = scratch.softmax[query..].first_chunk_mut().expect("as many are left");
+                let outs = std::array::from_fn(|i| out(query + i));
+                attend_tile::<f32, TOGETHER>(level, queries, &scratch.k[..n * width], &scratch.v[..n * width], softmax, outs);
+                query += TOGETHER;
+                continue;
+            }
+            let (end, softmax) = (n_seen * width, std::array::from_mut(&mut scratch.softmax[query]));
+            if many {
+                attend_tile(level, [q(query)], &scratch.k[..end], &scratch.v[..end], softmax, [out(query)]);
+            } else {
+                attend_tile(level, [q(query)], &k[..end], &v[..end], softmax, [out(query)]);
+            }
+            query += 1;
         }
     }
     (0..n_queries).for_each(|query| out(query).iter_mut().for_each(|out| *out /= scratch.softmax[query].total));
 }
 
-/// Adds a tile of keys and values, `(n_seen, width)`, to the attention of one query.
-fn attend_tile<W: Stored>(level: Level, q: &[f32], k: &[W], v: &[W], softmax: &mut Softmax, out: &mut [f32]) {
-    let mut weights = [f32::NEG_INFINITY; TILE];
-    let n_seen = k.len() / q.len();
-    scores(level, q, k, &mut weights[..n_seen]);
-    weigh(level, &mut weights, softmax, out);
-    add_weighted(level, &weights[..n_seen], v, out);
+/// Adds a tile of keys and values, `(n_seen, width)`, to the attention of `Q` queries.
+fn attend_tile<W: Stored, const Q: usize>(
+    level: Level,
+    q: [&[f32]; Q],
+    k: &[W],
+    v: &[W],
+    softmax: &mut [Softmax; Q],
+    mut out: [&mut [f32]; Q],
+) {
+    let mut weights = [[f32::NEG_INFINITY; TILE]; Q];
+    let n_seen = k.len() / q[0].len();
+    scores(level, q, k, &mut weights);
+    for i in 0..Q {
+        weigh(level, &mut weights[i], &mut softmax[i], out[i]);
+    }
+    add_weighted(level, &weights, n_seen, v, &mut out);
 }
 
 /// Keys and values: f16 as they are kept, or f32 once widened. Both give the same sums.
@@ -155,35 +180,64 @@ trait Stored: Block + crate::neon::Stored {}
 impl Stored for f32 {}
 impl Stored for f16 {}
 
-/// The products of a query with each key.
-fn scores<W: Stored>(level: Level, q: &[f32], k: &[W], out: &mut [f32]) {
-    match level {
-        Level::Scalar => scalar::scores(q, k, out),
+/// The products of each query with each key.
+fn scores<W: Stored, const Q: usize>(level: Level, q: [&[f32]; Q], k: &[W], out: &mut [[f32; TILE]; Q]) {
+    let n = k.len() / q[0].len();
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 && Q == TOGETHER {
+        let (q, out) = (q.first_chunk().expect("four"), out.first_chunk_mut().expect("four"));
         // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::scores_avx2(q, k, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { crate::x86::scores_avx512(q, k, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        Level::Dotprod => unsafe { crate::neon::scores(q, k, out) },
+        return unsafe { crate::x86::scores4_avx512(*q, k, out) };
+    }
+    for i in 0..Q {
+        let out = &mut out[i][..n];
+        match level {
+            Level::Scalar => scalar::scores(q[i], k, out),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::scores_avx2(q[i], k, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { crate::x86::scores_avx512(q[i], k, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod => unsafe { crate::neon::scores(q[i], k, out) },
+        }
     }
 }
 
-/// `out += Σ weight · v`
-fn add_weighted<W: Stored>(level: Level, weights: &[f32], v: &[W], out: &mut [f32]) {
-    match level {
-        Level::Scalar => scalar::add_weighted(weights, v, out),
-        // SAFETY: as in `scores`.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::add_weighted_avx2(weights, v, out) },
-        // SAFETY: as in `scores`.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { crate::x86::add_weighted_avx512(weights, v, out) },
-        // SAFETY: as in `scores`.
-        #[cfg(target_arch = "aarch64")]
-        Level::Dotprod => unsafe { crate::neon::add_weighted(weights, v, out) },
+/// `out += Σ weight · v` for each query, over the first `n` weights.
+fn add_weighted<W: Stored, const Q: usize>(
+    level: Level,
+    weights: &[[f32; TILE]; Q],
+    n: usize,
+    v: &[W],
+    out: &mut [&mut [f32]; Q],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 && Q.is_multiple_of(2) {
+        for i in (0..Q).step_by(2) {
+            let (first, second) = out[i..].split_at_mut(1);
+            let weights = [&weights[i][..n], &weights[i + 1][..n]];
+            // SAFETY: as in `scores`.
+            unsafe { crate::x86::add_weighted2_avx512(weights, v, [&mut *first[0], &mut *second[0]]) };
+        }
+        return;
+    }
+    for i in 0..Q {
+        let (weights, out) = (&weights[i][..n], &mut *out[i]);
+        match level {
+            Level::Scalar => scalar::add_weighted(weights, v, out),
+            // SAFETY: as in `scores`.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => unsafe { crate::x86::add_weighted_avx2(weights, v, out) },
+            // SAFETY: as in `scores`.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { crate::x86::add_weighted_avx512(weights, v, out) },
+            // SAFETY: as in `scores`.
+            #[cfg(target_arch = "aarch64")]
+            Level::Dotprod => unsafe { crate::neon::add_weighted(weights, v, out) },
+        }
     }
 }
 

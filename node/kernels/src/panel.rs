@@ -104,7 +104,12 @@ impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
             let rows = std::array::from_fn(|i| cast::<B>(self.w.row(first + i.min(n - 1))));
             multiply(rows, &|tile, products| {
                 for (token, products) in (tile * T..self.n_rows).zip(products) {
-                    (self.write)(token, first, &products[..n]);
+                    // A length that is known copies without a call.
+                    if n == R {
+                        (self.write)(token, first, products);
+                    } else {
+                        (self.write)(token, first, &products[..n]);
+                    }
                 }
             });
         }

@@ -165,3 +165,29 @@ fn attention_is_a_softmax_average() {
         assert_eq!(out, scalar, "{level}");
     }
 }
+
+/// Many rows share tiles and are computed four queries at a time; each must get what it gets alone.
+#[test]
+fn attention_of_a_row_does_not_depend_on_its_neighbours() {
+    for (width, n_head_kv) in [(40, 2), (64, 1), (128, 2), (144, 1)] {
+        let (n_head, n_ctx, n_rows) = (4, 200, 21);
+        let mut random = Random(width as u64);
+        let mut plane = |n: usize| -> Vec<half::f16> { (0..n).map(|_| half::f16::from_f32(random.float())).collect() };
+        let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
+        let q: Vec<f32> = plane(n_rows * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
+        let kv = KvPlanes { k: &k, v: &v, stride: n_ctx * width };
+        let run = |level: Level, n_threads: usize, q: &[f32], pos: usize| {
+            let mut out = vec![0f32; q.len()];
+            attend(&Pool::new(n_threads, level), &Attention { q, kv, pos, n_head, n_head_kv, n_embd_head: width }, &mut out);
+            out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let rows = q.chunks_exact(n_head * width).enumerate();
+        let alone: Vec<u32> = rows.flat_map(|(row, q)| run(Level::Scalar, 1, q, 150 + row)).collect();
+        for level in Level::available() {
+            for n_threads in 1..=3 {
+                assert_eq!(run(level, n_threads, &q, 150), alone, "heads of {width} at {level}, {n_threads} threads");
+            }
+            assert_eq!(run(level, 1, &q[..n_head * width], 150), alone[..n_head * width], "heads of {width} at {level}, one row");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::load16;
+use crate::attention::TILE;
 
 /// Keys or values as they are stored.
 pub(crate) trait Stored: Copy {
@@ -99,6 +100,54 @@ pub(crate) fn scores_avx512<W: Stored>(q: &[f32], k: &[W], out: &mut [f32]) {
     }
 }
 
+/// As [`scores_avx512`] for four queries and four keys at a time: a load serves two multiply-adds.
+#[target_feature(enable = "avx2,fma,f16c,avx512f")]
+pub(crate) fn scores4_avx512<W: Stored>(q: [&[f32]; 4], k: &[W], out: &mut [[f32; TILE]; 4]) {
+    let width = q[0].len();
+    if !width.is_multiple_of(16) {
+        for i in 0..4 {
+            scores_avx512(q[i], k, &mut out[i][..k.len() / width]);
+        }
+        return;
+    }
+    assert!(q.iter().all(|q| q.len() == width) && k.len() <= TILE * width);
+    for (first, k) in k.chunks(4 * width).enumerate() {
+        let n = k.len() / width;
+        let mut keys = [k.as_ptr(); 4];
+        for j in 0..4 {
+            keys[j] = k[j.min(n - 1) * width..].as_ptr();
+        }
+        let mut lanes = [[_mm512_setzero_ps(); 4]; 4];
+        for at in (0..width).step_by(16) {
+            // SAFETY: the queries and keys have `width` values, and `at + 16 <= width`.
+            unsafe {
+                let mut four = [_mm512_setzero_ps(); 4];
+                for i in 0..4 {
+                    four[i] = _mm512_loadu_ps(q[i].as_ptr().add(at));
+                }
+                for j in 0..4 {
+                    let k = W::load16(keys[j].add(at));
+                    for i in 0..4 {
+                        lanes[i][j] = _mm512_fmadd_ps(four[i], k, lanes[i][j]);
+                    }
+                }
+            }
+        }
+        for pair in 0..2 {
+            let mut halves = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                let lanes = lanes[2 * pair + i / 4][i % 4];
+                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
+                halves[i] = _mm256_add_ps(_mm512_castps512_ps256(lanes), high);
+            }
+            let sums = sums8(halves);
+            for i in 0..2 {
+                out[2 * pair + i][4 * first..4 * first + n].copy_from_slice(&sums[4 * i..4 * i + n]);
+            }
+        }
+    }
+}
+
 /// As the scalar definition. Four keys at a time, two vectors for each.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn scores_avx2<W: Stored>(q: &[f32], k: &[W], out: &mut [f32]) {
@@ -185,6 +234,47 @@ pub(crate) fn add_weighted_avx512<W: Stored>(weights: &[f32], v: &[W], out: &mut
         at += 16;
     }
     add_rest(weights, v, at, out);
+}
+
+/// As [`add_weighted_avx512`] for two queries: a load serves two multiply-adds.
+#[target_feature(enable = "avx2,fma,f16c,avx512f")]
+pub(crate) fn add_weighted2_avx512<W: Stored>(weights: [&[f32]; 2], v: &[W], out: [&mut [f32]; 2]) {
+    let width = out[0].len();
+    let n = weights[0].len();
+    assert!(out[1].len() == width && weights[1].len() == n && v.len() == n * width);
+    let mut at = 0;
+    while at + 128 <= width {
+        // SAFETY: by the lines above the places are inside the outputs and the values of each weight.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); 8]; 2];
+            for i in 0..8 {
+                sums[0][i] = _mm512_loadu_ps(out[0].as_ptr().add(at + 16 * i));
+                sums[1][i] = _mm512_loadu_ps(out[1].as_ptr().add(at + 16 * i));
+            }
+            for p in 0..n {
+                let (a, b) = (_mm512_set1_ps(*weights[0].get_unchecked(p)), _mm512_set1_ps(*weights[1].get_unchecked(p)));
+                let v = v.as_ptr().add(p * width + at);
+                for i in 0..8 {
+                    let v = W::load16(v.add(16 * i));
+                    sums[0][i] = _mm512_fmadd_ps(a, v, sums[0][i]);
+                    sums[1][i] = _mm512_fmadd_ps(b, v, sums[1][i]);
+                }
+            }
+            for i in 0..8 {
+                _mm512_storeu_ps(out[0].as_mut_ptr().add(at + 16 * i), sums[0][i]);
+                _mm512_storeu_ps(out[1].as_mut_ptr().add(at + 16 * i), sums[1][i]);
+            }
+        }
+        at += 128;
+    }
+    for (weights, out) in weights.into_iter().zip(out) {
+        let mut at = at;
+        while at + 16 <= width {
+            part_avx512::<W, 1>(weights, v, at, out);
+            at += 16;
+        }
+        add_rest(weights, v, at, out);
+    }
 }
 
 #[inline]

@@ -7,7 +7,10 @@ mod panel;
 mod peak;
 mod words;
 
-pub(crate) use attention::{Stored, add_weighted_avx2, add_weighted_avx512, scores_avx2, scores_avx512, widen as widen_all};
+pub(crate) use attention::{
+    Stored, add_weighted_avx2, add_weighted_avx512, add_weighted2_avx512, scores_avx2, scores_avx512, scores4_avx512,
+    widen as widen_all,
+};
 pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
 pub(crate) use panel::{avx_vnni, avx2, avx512};
 pub(crate) use peak::{peak_avx_vnni, peak_avx2, peak_avx512};
