@@ -1,6 +1,6 @@
 //! Prefill, decode, memory and opening time beside stock candle, in one run, on random files of the shape of Qwen3-0.6B.
 //!
-//! `cargo run --release -p bench-decode [-- --threads N] [--runs N]`
+//! `cargo run --release -p bench-decode [-- --threads N] [--runs N]`; `--write` only writes the files.
 //!
 //! Each measurement is a process of its own, the two sides in turn; the table shows medians and their ratio. Files are
 //! written to `target/bench` once.
@@ -17,6 +17,8 @@ use engine::{Level, Model, Pool, QuantType, Session, Slice, step};
 use serde_json::{Value, json};
 use testkit::{Shape, write_model};
 
+/// The files, by the mixture of quant types.
+const NAMES: [&str; 3] = ["Q4_0", "Q4_K_M", "Q8_0"];
 const N_PREFILL: usize = 512;
 const N_DECODE: usize = 64;
 /// Rows of a step, as the scheduler's.
@@ -30,6 +32,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     match (value("--side").map(String::as_str), value("--file")) {
         (Some("lantern"), Some(file)) => print(lantern(Path::new(file), n_threads)?),
         (Some(_), Some(file)) => print(candle(Path::new(file))?),
+        _ if arguments.iter().any(|a| a == "--write") => {
+            for name in NAMES {
+                file(name)?;
+            }
+        }
         _ => compare(n_threads, n_runs)?,
     }
     Ok(())
@@ -99,7 +106,7 @@ fn anonymous_bytes() -> Option<u64> {
 fn compare(n_threads: usize, n_runs: usize) -> Result<(), Box<dyn Error>> {
     println!("Qwen3-0.6B shape, {N_PREFILL} tokens of prefill, {N_DECODE} of decode, {n_threads} threads, medians of {n_runs}\n");
     println!("| file | figure | lantern | candle | ratio |\n|---|---|---|---|---|");
-    for name in ["Q4_0", "Q4_K_M", "Q8_0"] {
+    for name in NAMES {
         let file = file(name)?;
         let mut runs: [Vec<Value>; 2] = [Vec::new(), Vec::new()];
         for _ in 0..n_runs {

@@ -1,10 +1,8 @@
-//! A mapped weight matrix, and the product with it as a candle custom op.
+//! Mapped weight matrices, and the product with them.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use kernels::{Activations, Pool, Weights, product};
 
 use crate::gguf::TensorInfo;
@@ -50,60 +48,13 @@ impl Group {
         self.0.iter().map(|matrix| matrix.info.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// `x · Wᵀ`: `(n_rows, n_in)` to `(n_rows, Σ n_out)`.
-    pub(crate) fn apply(&self, x: &Tensor, pool: &Pool) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&Product { group: self, pool })
-    }
-}
-
-struct Product<'a> {
-    group: &'a Group,
-    pool: &'a Pool,
-}
-
-impl CustomOp1 for Product<'_> {
-    fn name(&self) -> &'static str {
-        "mapped product"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous(storage, layout)?;
-        let (n_rows, n_in) = layout.shape().dims2()?;
-        let weights: Vec<Weights> = self.group.0.iter().map(Matrix::weights).collect();
+    /// `x · Wᵀ`: `(n_rows, n_in)` to `(n_rows, Σ n_out)`, which replaces what `y` held.
+    pub(crate) fn apply(&self, x: &[f32], pool: &Pool, y: &mut Vec<f32>) {
+        let weights: Vec<Weights> = self.0.iter().map(Matrix::weights).collect();
         let n_out: usize = weights.iter().map(Weights::n_out).sum();
-        let activations = Activations::new(self.pool, x, n_in, weights.iter().map(Weights::quant));
-        let mut y = vec![0f32; n_rows * n_out];
-        product(self.pool, &weights, &activations, &mut y);
-        Ok((CpuStorage::F32(y), (n_rows, n_out).into()))
+        let n_in = self.0[0].info.shape[1];
+        y.resize(x.len() / n_in * n_out, 0.0);
+        let activations = Activations::new(pool, x, n_in, weights.iter().map(Weights::quant));
+        product(pool, &weights, &activations, y);
     }
-}
-
-/// Runs `f(x, y)` as a candle op, where `x` is `(n_rows, n)` and `y` a new `(n_rows, n_out)` of zeros.
-pub(crate) fn map_rows(x: &Tensor, n_out: usize, f: impl FnOnce(&[f32], &mut [f32])) -> Result<Tensor> {
-    x.apply_op1_no_bwd(&Rows { n_out, f: RefCell::new(Some(f)) })
-}
-
-struct Rows<F> {
-    n_out: usize,
-    f: RefCell<Option<F>>,
-}
-
-impl<F: FnOnce(&[f32], &mut [f32])> CustomOp1 for Rows<F> {
-    fn name(&self) -> &'static str {
-        "rows"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous(storage, layout)?;
-        let n_rows = layout.shape().dims2()?.0;
-        let mut y = vec![0f32; n_rows * self.n_out];
-        let f = self.f.borrow_mut().take().expect("candle runs a forward once");
-        f(x, &mut y);
-        Ok((CpuStorage::F32(y), (n_rows, self.n_out).into()))
-    }
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("rows are not contiguous".into()))?;
-    Ok(&storage.as_slice::<f32>()?[start..end])
 }

@@ -1,14 +1,14 @@
 //! The forward pass of the Llama shape: norm, attention, norm, gated feed-forward. Qwen2 adds biases to q, k and v, Qwen3
 //! normalises each head of q and k; the weights a file has say which.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::{Device, Result, Tensor};
 use kernels::{Attention, Pool, attend, rms_norm, rope, silu_mul};
 
 use crate::hyperparams::Hyperparams;
 use crate::kv_cache::KvCache;
-use crate::matrix::{Group, Matrix, map_rows};
+use crate::matrix::{Group, Matrix};
 
 /// Weights of a whole model.
 pub(crate) struct Decoder {
@@ -38,47 +38,76 @@ pub(crate) struct SessionRows<'a> {
     pub(crate) kv: &'a mut KvCache,
 }
 
+/// The values between the operators, rows side by side. They keep their memory from step to step.
+#[derive(Default)]
+struct Buffers {
+    /// `(n_rows, n_embd)`: what each layer adds to.
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    /// The outputs of a group of matrices: q, k and v, or gate and up.
+    wide: Vec<f32>,
+    /// `(n_rows, n_embd_q)`: queries with their positions.
+    q: Vec<f32>,
+    /// What attention or the gate makes of `wide`.
+    narrow: Vec<f32>,
+    /// `(n_rows, n_embd)`: what is added.
+    added: Vec<f32>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
 impl Decoder {
     /// Runs `tokens`, the rows of all `sessions` one after the other, through every layer. Returns the logits of the rows
-    /// in `wanted`, `(wanted.len(), n_vocab)`, or `None` when no row wants them.
+    /// in `wanted`, which ascend: `(wanted.len(), n_vocab)`.
     pub(crate) fn forward(
         &self,
         h: &Hyperparams,
         tokens: &[u32],
         sessions: &mut [SessionRows],
-        wanted: &[u32],
+        wanted: &[usize],
         pool: &Pool,
-    ) -> Result<Option<Tensor>> {
-        let mut x = self.embed(h, tokens)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let last = index + 1 == self.layers.len();
-            let qkv = layer.qkv.apply(&normed(&x, &layer.attn_norm, h.rms_epsilon)?, pool)?;
-            let mut attention = map_rows(&qkv, h.n_embd_q(), |qkv, out| layer.attention(h, index, qkv, sessions, pool, out))?;
-            if last {
-                if wanted.is_empty() {
-                    return Ok(None);
+    ) -> Vec<f32> {
+        BUFFERS.with_borrow_mut(|buffers| {
+            let Buffers { x, normed, wide, q, narrow, added } = buffers;
+            self.embed(h, tokens, x);
+            for (index, layer) in self.layers.iter().enumerate() {
+                norm(x, &layer.attn_norm, h.rms_epsilon, pool, normed);
+                layer.qkv.apply(normed, pool, wide);
+                narrow.resize(tokens.len() * h.n_embd_q(), 0.0);
+                layer.attention(h, index, wide, q, sessions, pool, narrow);
+                if index + 1 == self.layers.len() {
+                    if wanted.is_empty() {
+                        return Vec::new();
+                    }
+                    // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
+                    keep_rows(x, h.n_embd, wanted);
+                    keep_rows(narrow, h.n_embd_q(), wanted);
                 }
-                // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
-                let rows = Tensor::new(wanted, &Device::Cpu)?;
-                (x, attention) = (x.index_select(&rows, 0)?, attention.index_select(&rows, 0)?);
+                layer.attn_output.apply(narrow, pool, added);
+                add(x, added);
+                norm(x, &layer.ffn_norm, h.rms_epsilon, pool, normed);
+                layer.gate_up.apply(normed, pool, wide);
+                narrow.resize(wide.len() / 2, 0.0);
+                gated(h, wide, pool, narrow);
+                layer.ffn_down.apply(narrow, pool, added);
+                add(x, added);
             }
-            x = (x + layer.attn_output.apply(&attention, pool)?)?;
-            let gate_up = layer.gate_up.apply(&normed(&x, &layer.ffn_norm, h.rms_epsilon)?, pool)?;
-            let gated = map_rows(&gate_up, h.n_ff, |gate_up, out| gated(h, gate_up, pool, out))?;
-            x = (x + layer.ffn_down.apply(&gated, pool)?)?;
-        }
-        let x = normed(&x, &self.output_norm, h.rms_epsilon)?;
-        self.output.apply(&x, pool).map(Some)
+            norm(x, &self.output_norm, h.rms_epsilon, pool, normed);
+            let mut logits = Vec::new();
+            self.output.apply(normed, pool, &mut logits);
+            logits
+        })
     }
 
     /// The embedding rows of `tokens`, dequantized from the mapping one by one: `(n_rows, n_embd)`.
-    fn embed(&self, h: &Hyperparams, tokens: &[u32]) -> Result<Tensor> {
+    fn embed(&self, h: &Hyperparams, tokens: &[u32], x: &mut Vec<f32>) {
         let weights = self.embedding.weights();
-        let mut x = vec![0f32; tokens.len() * h.n_embd];
+        x.resize(tokens.len() * h.n_embd, 0.0);
         for (token, row) in tokens.iter().zip(x.chunks_exact_mut(h.n_embd)) {
             weights.dequantize_row(*token as usize, row);
         }
-        Tensor::from_vec(x, (tokens.len(), h.n_embd), &Device::Cpu)
     }
 }
 
@@ -89,15 +118,24 @@ impl Layer {
     }
 
     /// From the rows of q, k and v side by side to the attention of each row: bias, head norms, rope, keys and values into
-    /// the cache, then attention session by session.
-    fn attention(&self, h: &Hyperparams, index: usize, qkv: &[f32], sessions: &mut [SessionRows], pool: &Pool, out: &mut [f32]) {
+    /// the cache, then attention session by session. What `qkv` holds is used up.
+    #[expect(clippy::too_many_arguments, reason = "buffers of the one caller")]
+    fn attention(
+        &self,
+        h: &Hyperparams,
+        index: usize,
+        qkv: &mut [f32],
+        q: &mut Vec<f32>,
+        sessions: &mut [SessionRows],
+        pool: &Pool,
+        out: &mut [f32],
+    ) {
         let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
         let n_row = n_q + 2 * n_kv;
-        let mut row = vec![0f32; n_row];
-        let mut q = vec![0f32; out.len()];
+        q.resize(out.len(), 0.0);
         for session in sessions {
             for (i, at) in session.rows.clone().enumerate() {
-                row.copy_from_slice(&qkv[at * n_row..(at + 1) * n_row]);
+                let row = &mut qkv[at * n_row..(at + 1) * n_row];
                 if let Some(bias) = &self.qkv_bias {
                     row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
                 }
@@ -126,11 +164,25 @@ impl Layer {
     }
 }
 
-fn normed(x: &Tensor, weight: &[f32], epsilon: f32) -> Result<Tensor> {
-    map_rows(x, weight.len(), |x, y| {
-        y.copy_from_slice(x);
+/// The norm of each row, which replaces what `y` held.
+fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool, y: &mut Vec<f32>) {
+    y.resize(x.len(), 0.0);
+    pool.run_rows(y, weight.len(), |row, y| {
+        y.copy_from_slice(&x[row * weight.len()..][..weight.len()]);
         rms_norm(y, weight, epsilon);
-    })
+    });
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+/// Moves the rows in `kept`, which ascend, to the front and drops the others.
+fn keep_rows(x: &mut Vec<f32>, n: usize, kept: &[usize]) {
+    for (to, from) in kept.iter().enumerate() {
+        x.copy_within(from * n..(from + 1) * n, to * n);
+    }
+    x.truncate(kept.len() * n);
 }
 
 /// `silu(gate) · up`, rows shared out over the pool.
