@@ -159,9 +159,8 @@ impl Panel {
         let lines = bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).as_chunks_mut::<R>().0;
         let (d, m) = (self.d.as_chunks_mut::<R>().0, self.m.as_chunks_mut::<R>().0);
         let (scales, mins) = (self.scales.as_chunks_mut::<R>().0, self.mins.as_chunks_mut::<R>().0);
-        // Signed weights become `w + 128`, which is `w` itself after the top bit is flipped. No byte overflows into the next.
-        let raise = if B::CENTRE > 0 { 0x0101_0101 * (128 - B::CENTRE) } else { 0 };
-        let flip = if B::CENTRE > 0 && !unsigned { 0x8080_8080 } else { 0 };
+        // Bytes do not overflow into the next: a weight plus its centre plus this is at most 255.
+        let raise = 0x0101_0101 * (128 - B::CENTRE);
         for (at, b) in range.enumerate() {
             ask(b);
             let mut places = [std::ptr::null(); R];
@@ -171,7 +170,14 @@ impl Panel {
             let lines = &mut lines[at * B::WEIGHTS / 4..(at + 1) * B::WEIGHTS / 4];
             // SAFETY: the places are whole blocks; the processor has what the words ask for by the caller's promise.
             unsafe {
-                B::fours::<W>(places, |i, word| word.add(raise).xor(flip).store(&mut lines[i]));
+                B::fours::<W>(places, |i, word| {
+                    let word = match (B::CENTRE, unsigned) {
+                        (0, _) => word,
+                        (_, true) => word.add(raise),
+                        (centre, false) => word.sub_bytes(centre as u8),
+                    };
+                    word.store(&mut lines[i]);
+                });
                 W::widen(&halves(places, B::D), &mut d[at]);
                 if let Some(place) = B::M {
                     let sign = if B::MINS_SUBTRACT { 0x8000 } else { 0 };

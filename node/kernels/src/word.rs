@@ -23,6 +23,8 @@ pub trait Word: Copy {
     unsafe fn or(self, other: Self) -> Self;
     unsafe fn add(self, value: u32) -> Self;
     unsafe fn xor(self, mask: u32) -> Self;
+    /// Subtracts `value` from each byte, which may wrap.
+    unsafe fn sub_bytes(self, value: u8) -> Self;
     unsafe fn mul(self, factor: u32) -> Self;
     unsafe fn shl(self, n: u32) -> Self;
     unsafe fn shr(self, n: u32) -> Self;
@@ -76,6 +78,11 @@ impl Word for u32 {
     #[inline(always)]
     unsafe fn xor(self, mask: u32) -> u32 {
         self ^ mask
+    }
+
+    #[inline(always)]
+    unsafe fn sub_bytes(self, value: u8) -> u32 {
+        u32::from_le_bytes(self.to_le_bytes().map(|byte| byte.wrapping_sub(value)))
     }
 
     #[inline(always)]

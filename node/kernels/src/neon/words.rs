@@ -72,6 +72,15 @@ impl Word for Eight {
 
     #[inline]
     #[target_feature(enable = "neon")]
+    unsafe fn sub_bytes(self, value: u8) -> Eight {
+        let value = vdupq_n_u8(value);
+        let [a, b] = self.0;
+        let (a, b) = (vsubq_u8(vreinterpretq_u8_u32(a), value), vsubq_u8(vreinterpretq_u8_u32(b), value));
+        Eight([vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
     unsafe fn mul(self, factor: u32) -> Eight {
         Eight([vmulq_n_u32(self.0[0], factor), vmulq_n_u32(self.0[1], factor)])
     }

@@ -41,7 +41,7 @@ pub(crate) fn avx_vnni<B: Integers, const T: usize>(
 }
 
 /// As [`avx2`], with AVX-512.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vnni")]
 pub(crate) fn avx512<B: Integers, const T: usize>(
     panel: &mut Panel,
     rows: [&[B]; 16],

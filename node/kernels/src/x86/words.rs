@@ -69,6 +69,12 @@ impl Word for __m256i {
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
+    unsafe fn sub_bytes(self, value: u8) -> __m256i {
+        _mm256_sub_epi8(self, _mm256_set1_epi8(value as i8))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
     unsafe fn mul(self, factor: u32) -> Self {
         _mm256_mullo_epi32(self, _mm256_set1_epi32(factor as i32))
     }
@@ -154,6 +160,12 @@ impl Word for __m512i {
     #[target_feature(enable = "avx512f")]
     unsafe fn xor(self, mask: u32) -> Self {
         _mm512_xor_si512(self, _mm512_set1_epi32(mask as i32))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn sub_bytes(self, value: u8) -> __m512i {
+        _mm512_sub_epi8(self, _mm512_set1_epi8(value as i8))
     }
 
     #[inline]
