@@ -200,7 +200,7 @@ impl Panel {
 /// # Safety
 /// The places are blocks that hold it.
 #[inline(always)]
-unsafe fn halves<const R: usize>(places: [*const u8; R], at: usize) -> [u16; R] {
+pub(crate) unsafe fn halves<const R: usize>(places: [*const u8; R], at: usize) -> [u16; R] {
     let mut halves = [0; R];
     for r in 0..R {
         // SAFETY: the caller's promise.

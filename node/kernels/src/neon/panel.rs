@@ -7,12 +7,13 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::load16;
 use super::words::Eight;
+use super::{load16, sdot};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::Panel;
+use crate::panel::{Panel, halves};
+use crate::word::{Side, Word};
 
 const R: usize = 8;
 /// Weights of a row that decode unpacks at a time: with eight rows they fill an eighth of the first cache.
@@ -31,6 +32,11 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     tiles: &[Tile],
     write: impl Fn(usize, &[[f32; R]; T]),
 ) {
+    if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
+        let mut out = [[0.0; R]; T];
+        out[0] = store(&[one_input(rows, tile)])[0];
+        return write(0, &out);
+    }
     let n_blocks = rows[0].len();
     let n_slice = if tiles.len() == 1 { SLICE / B::WEIGHTS } else { n_blocks };
     let mut only = [[vdupq_n_f32(0.0); 2]; T];
@@ -51,6 +57,41 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     if tiles.len() == 1 {
         write(0, &store(&only));
     }
+}
+
+/// The products of blocks of 32 with one input, straight from the registers they are unpacked to: a scratch place would be
+/// read but once.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn one_input<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
+    let mut sums = [[vdupq_n_f32(0.0); 2]];
+    for (b, inputs) in tile.qs.as_chunks::<8>().0.iter().enumerate() {
+        let mut places = [std::ptr::null(); R];
+        for r in 0..R {
+            places[r] = std::ptr::from_ref(&rows[r][b]).cast::<u8>();
+        }
+        let mut exact = [[vdupq_n_s32(0); 2]];
+        let (mut d, mut m) = ([0.0; R], [0.0; R]);
+        // SAFETY: the places are whole blocks, and this function's target features are those the words ask for.
+        unsafe {
+            B::fours::<Eight>(places, |i, word| {
+                let word = if B::CENTRE > 0 { word.sub_bytes(B::CENTRE as u8) } else { word };
+                let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(inputs[i].map(|x| x as u8))));
+                for half in 0..2 {
+                    exact[0][half] = sdot(exact[0][half], vreinterpretq_s8_u32(word.0[half]), x);
+                }
+            });
+            Eight::widen(&halves(places, B::D), &mut d);
+            if let Some(place) = B::M {
+                Eight::widen(&halves(places, place), &mut m);
+            }
+        }
+        add(&mut sums, &d, &[tile.d[b]], &to_float(&exact));
+        if B::M.is_some() {
+            add(&mut sums, &m, &[tile.d[b]], &[[vdupq_n_f32(tile.sums32[b]); 2]]);
+        }
+    }
+    sums[0]
 }
 
 /// Adds the products of the panel, which holds blocks `range`.
