@@ -272,7 +272,7 @@ def dialogue(rng, all_topics):
 def unseen(question, all_topics):
     """Whether a question is none of the held-out ones, whatever its case and marks."""
     plain = lambda text: re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-    return plain(question) not in {plain(q) for q, _ in held_out(all_topics) + blind(all_topics)} | {plain(q) for q in TIME_ASK_HELD_OUT}
+    return plain(question) not in {plain(q) for q, _ in held_out(all_topics) + blind(all_topics, "blind.txt")} | {plain(q) for q in TIME_ASK_HELD_OUT}
 
 
 def held_out(all_topics):
@@ -282,10 +282,10 @@ def held_out(all_topics):
     return result
 
 
-def blind(all_topics):
-    """The second 100 paraphrases, which training has never been adjusted to."""
+def blind(all_topics, name):
+    """100 more paraphrases: `blind.txt`, kept out of training like the first set, or `fresh.txt`, written after the dialogues."""
     facts = {topic.name: topic.fact for topic in all_topics}
-    lines = (Path(__file__).parent / "blind.txt").read_text().splitlines()
+    lines = (Path(__file__).parent / name).read_text().splitlines()
     pairs = [line.split(" | ") for line in lines if line and not line.startswith("#")]
     return [(question, facts[topic]) for topic, question in pairs]
 
