@@ -7,25 +7,14 @@ mod daemon;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, eventually};
-use kernels::QuantType;
+use daemon::{Daemon, endless, eventually, forever};
 use serde_json::json;
-use testkit::{Shape, tiny_model};
-
-/// A model that never ends its answer, and a request for it.
-fn endless(d: &Daemon) -> Vec<u8> {
-    let mut model = tiny_model(&Shape::tiny("llama"), QuantType::Q4_0, 3);
-    model.remove("tokenizer.ggml.token_type").remove("tokenizer.ggml.eos_token_id");
-    d.install("endless", &model.bytes());
-    json!({ "model": "endless", "prompt": "x", "raw": true, "options": { "num_predict": 20_000, "num_ctx": 2048 } })
-        .to_string()
-        .into_bytes()
-}
 
 #[test]
 fn g03_a_thousand_connect_ask_and_close() {
     let d = Daemon::start();
-    let request = endless(&d);
+    endless(&d, "endless");
+    let request = forever("endless");
     let mut quiet = d.open("POST", "/api/generate", &[], &request);
     quiet.read_exact(&mut [0; 100]).unwrap();
     drop(quiet);
@@ -49,7 +38,8 @@ fn g03_a_thousand_connect_ask_and_close() {
 #[test]
 fn g04_a_silent_connection_is_asked_whether_it_is_there() {
     let d = Daemon::start();
-    let request = endless(&d);
+    endless(&d, "endless");
+    let request = forever("endless");
     let body = String::from_utf8(request).unwrap().replace("\"raw\"", "\"stream\":false,\"raw\"");
     let client = d.open("POST", "/api/generate", &[], body.as_bytes());
     let [ours, theirs] = [client.peer_addr().unwrap().port(), client.local_addr().unwrap().port()].map(|p| format!(":{p:04X}"));

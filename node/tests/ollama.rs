@@ -7,22 +7,13 @@ mod daemon;
 
 use std::io::Read;
 
-use daemon::{Daemon, eventually};
-use kernels::QuantType;
+use daemon::{Daemon, endless, eventually, forever};
 use serde_json::{Value, json};
-use testkit::{Shape, tiny_model};
 
 const GUIDE: &str = "lantern-guide";
 
 fn ask(question: &str) -> Value {
     json!({ "model": GUIDE, "messages": [{ "role": "user", "content": question }], "options": { "temperature": 0 } })
-}
-
-/// A model that goes on for ever: no token of its vocabulary ends an answer.
-fn endless(daemon: &Daemon, name: &str) {
-    let mut model = tiny_model(&Shape::tiny("llama"), QuantType::Q4_0, 3);
-    model.remove("tokenizer.ggml.token_type").remove("tokenizer.ggml.eos_token_id");
-    daemon.install(name, &model.bytes());
 }
 
 fn text_of(lines: &[Value]) -> String {
@@ -366,13 +357,6 @@ fn q01_eight_chats_at_once_get_what_they_get_alone() {
     std::thread::scope(|scope| {
         questions.map(|q| scope.spawn(|| assert_eq!(one.post("/api/chat", &ask(q)).status, 200))).map(|t| t.join().unwrap())
     });
-}
-
-/// A request that runs until it is cancelled.
-fn forever(name: &str) -> Vec<u8> {
-    json!({ "model": name, "prompt": "x", "raw": true, "options": { "num_predict": 20_000, "num_ctx": 2048 } })
-        .to_string()
-        .into_bytes()
 }
 
 #[test]

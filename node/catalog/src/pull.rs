@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode, header};
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
 
 use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
@@ -29,6 +31,8 @@ const REASON_BYTES_MAX: usize = 500;
 pub struct Registry {
     base: String,
     client: Client,
+    /// Held while layers are fetched: models share layers, and a layer has one place to arrive at.
+    turn: Arc<Mutex<()>>,
 }
 
 /// How far a pull is, in the order of the steps.
@@ -109,7 +113,7 @@ impl Registry {
             .read_timeout(PATIENCE)
             .build()
             .map_err(|e| innermost(&e))?;
-        Ok(Registry { base: base.trim_end_matches('/').to_owned(), client })
+        Ok(Registry { base: base.trim_end_matches('/').to_owned(), client, turn: Arc::default() })
     }
 
     /// Brings a model into the store: its layers, each checked against its digest, then its manifest. Layers that are
@@ -128,6 +132,7 @@ impl Registry {
         let bytes = self.manifest(&format!("{repository}/manifests/{tag}")).await?;
         let manifest = parse(&bytes)?;
         store.create_blobs()?;
+        let _turn = self.turn.lock().await;
         let mut fresh = Vec::new();
         for layer in manifest.layers.iter().chain([&manifest.config]) {
             let blob = store.blob_path(&layer.digest).expect("digests are checked");
@@ -228,7 +233,7 @@ impl Registry {
         }
         let request = self.client.get(address).header(header::RANGE, format!("bytes={completed}-"));
         let mut response = request.send().await?;
-        let file = match response.status() {
+        let mut file = match response.status() {
             StatusCode::PARTIAL_CONTENT => OpenOptions::new().append(true).create(true).open(partial).await?,
             // A server that does not know ranges sends everything.
             StatusCode::OK => {
@@ -237,7 +242,6 @@ impl Registry {
             }
             status => return Err(Interrupted::Network(format!("the registry answered {status}"))),
         };
-        let mut file = file;
         let sent = loop {
             match response.chunk().await {
                 Ok(Some(part)) => {

@@ -87,6 +87,7 @@ fn registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
     let blob = format!("/v2/library/tiny/blobs/{}", digest(&weights()));
     let server = serve(HashMap::from([
         ("/v2/library/tiny/manifests/latest".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
+        ("/v2/library/tiny/manifests/again".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
         (blob.clone(), reply(weights())),
         (format!("/v2/library/tiny/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
         ("/v2/library/broken/manifests/latest".to_owned(), Reply::Status(500, "on fire")),
@@ -123,6 +124,20 @@ async fn a_model_arrives_whole_and_only_once() {
         |bytes: &[u8]| Progress::Layer { digest: digest(bytes), total: bytes.len() as u64, completed: bytes.len() as u64 };
     let expected = [Progress::Manifest, whole(&weights()), whole(CONFIG), Progress::Verifying, Progress::WritingManifest];
     assert_eq!(steps, expected);
+    assert_eq!(server.seen.lock().unwrap().iter().filter(|(path, _)| path.contains("/blobs/")).count(), 2, "each blob once");
+}
+
+#[tokio::test]
+async fn two_models_with_the_same_layers_do_not_disturb_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    let registry = Registry::new(&server.address).unwrap();
+    let [first, second] = ["tiny", "tiny:again"].map(|name| ModelName::parse(name).unwrap());
+    let (a, b) = tokio::join!(registry.pull(&store, &first, |_| {}), registry.pull(&store, &second, |_| {}));
+    a.unwrap();
+    b.unwrap();
+    assert_eq!(store.list().len(), 2);
     assert_eq!(server.seen.lock().unwrap().iter().filter(|(path, _)| path.contains("/blobs/")).count(), 2, "each blob once");
 }
 

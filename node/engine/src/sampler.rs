@@ -48,7 +48,7 @@ impl Default for SamplerOptions {
 #[error("the model produced no valid numbers")]
 pub struct NoValidNumbers;
 
-/// Chooses tokens. Its lists are made once, so that a token costs no allocation.
+/// Chooses tokens. Its lists keep their memory from token to token; only `typical_p` makes new ones.
 #[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,

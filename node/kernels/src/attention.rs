@@ -110,7 +110,8 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
     scratch.softmax.resize(n_queries, Softmax { max: f32::NEG_INFINITY, total: 0.0 });
     scratch.k.resize(TILE * width, 0.0);
     scratch.v.resize(TILE * width, 0.0);
-    // SAFETY: the ranges lie inside the output, and each (row, head) pair belongs to one part, which looks at one at a time.
+    // SAFETY: the ranges lie inside the output, each (row, head) pair belongs to one part, and what is held together below
+    // belongs to different queries.
     let out = |query: usize| unsafe { heads.get(place(query).1, width) };
     (0..n_queries).for_each(|query| out(query).fill(0.0));
     let n_positions = a.pos + rows.end;

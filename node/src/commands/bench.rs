@@ -115,7 +115,6 @@ fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
         "together": together,
         "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
         "kv_mb": model.kv_bytes(longest.unwrap_or(0)) as f64 / 1e6,
-        "j_per_token": Value::Null,
     }))
 }
 
@@ -229,6 +228,5 @@ fn table(m: &Value) -> String {
         number(&m["anonymous_mb"], 0),
         format!("and {} for keys and values of the longest", number(&m["kv_mb"], 0)),
     );
-    row("energy, J/token".into(), "-".into(), "no meter is read by this version".into());
     lines.join("\n") + "\n"
 }

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use kernels::QuantType;
+use serde_json::{Value, json};
+use testkit::{Shape, tiny_model};
 
 /// A running daemon with a store of its own.
 pub(crate) struct Daemon {
@@ -177,4 +179,18 @@ fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
         out.extend_from_slice(&bytes[end + 2..end + 2 + len]);
         bytes = &bytes[end + 4 + len..];
     }
+}
+
+/// A model that goes on for ever: no token of its vocabulary ends an answer.
+pub(crate) fn endless(daemon: &Daemon, name: &str) {
+    let mut model = tiny_model(&Shape::tiny("llama"), QuantType::Q4_0, 3);
+    model.remove("tokenizer.ggml.token_type").remove("tokenizer.ggml.eos_token_id");
+    daemon.install(name, &model.bytes());
+}
+
+/// A request that runs until it is cancelled.
+pub(crate) fn forever(name: &str) -> Vec<u8> {
+    json!({ "model": name, "prompt": "x", "raw": true, "options": { "num_predict": 20_000, "num_ctx": 2048 } })
+        .to_string()
+        .into_bytes()
 }
