@@ -5,7 +5,7 @@ use std::fmt;
 /// A set of kernels. All levels give the same bytes; a faster one is only faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Plain loops, on any processor.
+    /// Plain loops: the definition.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
