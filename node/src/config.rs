@@ -35,6 +35,7 @@ impl Config {
             n_ctx: number("OLLAMA_CONTEXT_LENGTH")?.filter(|n| *n > 0).unwrap_or(defaults.n_ctx),
             keep_alive: keep_alive(&text("OLLAMA_KEEP_ALIVE"))?.unwrap_or(defaults.keep_alive),
             n_threads: number("LANTERN_THREADS")?.filter(|n| *n > 0).unwrap_or(defaults.n_threads),
+            drafting: defaults.drafting,
         };
         let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;
         let registry = match text("LANTERN_REGISTRY").as_str() {

@@ -30,6 +30,9 @@ impl Matrix {
     }
 }
 
+/// Most matrices that read the same input: q, k and v.
+const N_GROUP_MAX: usize = 3;
+
 /// Matrices that read the same input. One product gives all their outputs, side by side.
 pub(crate) struct Group(Vec<Matrix>);
 
@@ -49,12 +52,12 @@ impl Group {
     }
 
     /// `x · Wᵀ`: `(n_rows, n_in)` to `(n_rows, Σ n_out)`, which replaces what `y` held.
-    pub(crate) fn apply(&self, x: &[f32], pool: &Pool, y: &mut Vec<f32>) {
-        let weights: Vec<Weights> = self.0.iter().map(Matrix::weights).collect();
+    pub(crate) fn apply(&self, x: &[f32], pool: &Pool, forms: &mut Activations, y: &mut Vec<f32>) {
+        let mut weights = [self.0[0].weights(); N_GROUP_MAX];
+        self.0.iter().zip(&mut weights).for_each(|(matrix, weights)| *weights = matrix.weights());
+        let weights = &weights[..self.0.len()];
         let n_out: usize = weights.iter().map(Weights::n_out).sum();
-        let n_in = self.0[0].info.shape[1];
-        y.resize(x.len() / n_in * n_out, 0.0);
-        let activations = Activations::new(pool, x, n_in, weights.iter().map(Weights::quant));
-        product(pool, &weights, &activations, y);
+        y.resize(x.len() / self.0[0].info.shape[1] * n_out, 0.0);
+        product(pool, weights, x, forms, y);
     }
 }

@@ -17,7 +17,7 @@ use crate::map::Map;
 use crate::matrix::{Group, Matrix};
 use crate::template::Template;
 use crate::tokenizer::{Tokenizer, VocabularyError};
-pub(crate) use decoder::{Decoder, SessionRows};
+pub(crate) use decoder::Decoder;
 
 /// Why a file cannot be served. Messages name no path: they reach clients.
 #[derive(Debug, thiserror::Error)]

@@ -2,15 +2,15 @@
 
 use kernels::Pool;
 
-use crate::model::{Model, SessionRows};
+use crate::model::Model;
 use crate::session::Session;
 
-/// Tokens to append to one session: a slice of its prompt, or the one token just sampled.
+/// Tokens to append to one session: a slice of its prompt, or the token just sampled and what is guessed to follow it.
 pub struct Slice<'a> {
     pub session: &'a mut Session,
     pub tokens: &'a [u32],
-    /// Whether the logits after the last token are wanted.
-    pub want_logits: bool,
+    /// How many of the last tokens want the logits of what follows them.
+    pub n_logits: usize,
 }
 
 /// Why a step gave nothing.
@@ -20,38 +20,27 @@ pub enum StepError {
     Damaged,
 }
 
-/// Runs all slices through the model in one pass and appends their tokens to their sessions. Returns, in the order of the
-/// slices, the logits after the last token of each slice that wants them.
+/// Runs all slices through the model in one pass and appends their tokens to their sessions. `logits`, which keeps its memory
+/// from step to step, becomes `(Σ n_logits, n_vocab)`: what each slice asked for, in the order of the slices.
 ///
-/// What a slice gets does not depend on the other slices of the batch.
+/// What a slice gets does not depend on the other slices of the batch. After the first steps nothing is allocated.
 ///
 /// # Errors
 /// When the file has changed under the mapping; the sessions then keep the tokens they had.
 ///
 /// # Panics
-/// When a slice does not fit its session, or holds a token outside the vocabulary: the caller's checks.
-pub fn step(model: &Model, pool: &Pool, slices: &mut [Slice]) -> Result<Vec<Option<Vec<f32>>>, StepError> {
-    let tokens: Vec<u32> = slices.iter().flat_map(|slice| slice.tokens).copied().collect();
-    if tokens.is_empty() {
-        return Ok(slices.iter().map(|_| None).collect());
+/// When a slice does not fit its session, wants more logits than it has tokens, or holds a token outside the vocabulary: the
+/// caller's checks.
+pub fn step(model: &Model, pool: &Pool, slices: &mut [Slice], logits: &mut Vec<f32>) -> Result<(), StepError> {
+    assert!(slices.iter().all(|slice| slice.n_logits <= slice.tokens.len()), "a slice wants more logits than it has tokens");
+    logits.clear();
+    if slices.iter().all(|slice| slice.tokens.is_empty()) {
+        return Ok(());
     }
-    let (mut at, mut wanted, mut sessions) = (0, Vec::new(), Vec::new());
-    for slice in slices.iter_mut() {
-        let rows = at..at + slice.tokens.len();
-        at = rows.end;
-        if slice.want_logits && !rows.is_empty() {
-            wanted.push(at - 1);
-        }
-        sessions.push(SessionRows { rows, pos: slice.session.tokens.len(), kv: &mut slice.session.kv });
-    }
-    let logits = model.decoder.forward(model.hyperparams(), &tokens, &mut sessions, &wanted, pool);
+    model.decoder.forward(model.hyperparams(), slices, pool, logits);
     if model.damaged() {
         return Err(StepError::Damaged);
     }
-    let mut rows = logits.chunks_exact(model.tokenizer().n_vocab()).map(<[f32]>::to_vec);
-    let appended = slices.iter_mut().map(|slice| {
-        slice.session.tokens.extend_from_slice(slice.tokens);
-        if slice.want_logits && !slice.tokens.is_empty() { rows.next() } else { None }
-    });
-    Ok(appended.collect())
+    slices.iter_mut().for_each(|slice| slice.session.tokens.extend_from_slice(slice.tokens));
+    Ok(())
 }

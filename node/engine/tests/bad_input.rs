@@ -297,8 +297,10 @@ fn broken(bad: f32) -> Vec<f32> {
     });
     let model = open(&bytes).unwrap();
     let mut session = Session::new(&model, 8).unwrap();
-    let mut slices = [Slice { session: &mut session, tokens: &[1], want_logits: true }];
-    step(&model, &Pool::new(1, Level::detect()), &mut slices).unwrap().remove(0).unwrap()
+    let mut slices = [Slice { session: &mut session, tokens: &[1], n_logits: 1 }];
+    let mut logits = Vec::new();
+    step(&model, &Pool::new(1, Level::detect()), &mut slices, &mut logits).unwrap();
+    logits
 }
 
 #[test]
@@ -383,8 +385,9 @@ fn a19_j19_a_file_that_shrinks_ends_the_step() {
     let model = Model::open(Path::new(&path)).unwrap();
     let pool = Pool::new(2, Level::detect());
     let mut session = Session::new(&model, 8).unwrap();
-    step(&model, &pool, &mut [Slice { session: &mut session, tokens: &[1], want_logits: true }]).unwrap();
+    step(&model, &pool, &mut [Slice { session: &mut session, tokens: &[1], n_logits: 1 }], &mut Vec::new()).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
-    let error = step(&model, &pool, &mut [Slice { session: &mut session, tokens: &[2], want_logits: true }]).unwrap_err();
+    let error =
+        step(&model, &pool, &mut [Slice { session: &mut session, tokens: &[2], n_logits: 1 }], &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("damaged on disk"), "{error}");
 }

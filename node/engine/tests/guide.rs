@@ -18,11 +18,11 @@ fn logits_are_those_of_the_training_framework() {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/guide.json")).unwrap();
     let (model, pool) = (open(), Pool::new(2, Level::detect()));
     let mut session = Session::new(&model, 64).unwrap();
-    let mut n_compared = 0;
+    let (mut n_compared, mut logits) = (0, Vec::new());
     for (at, token) in fixture["tokens"].as_array().unwrap().iter().enumerate() {
         let token = u32::try_from(token.as_u64().unwrap()).unwrap();
-        let mut slices = [Slice { session: &mut session, tokens: &[token], want_logits: true }];
-        let logits = step(&model, &pool, &mut slices).unwrap().remove(0).unwrap();
+        let mut slices = [Slice { session: &mut session, tokens: &[token], n_logits: 1 }];
+        step(&model, &pool, &mut slices, &mut logits).unwrap();
         let spread = (logits.iter().map(|l| l * l).sum::<f32>() / logits.len() as f32).sqrt();
         if let Some(row) = fixture["rows"][at.to_string()].as_array() {
             let square: f64 = row.iter().zip(&logits).map(|(a, b)| (a.as_f64().unwrap() - f64::from(*b)).powi(2)).sum();

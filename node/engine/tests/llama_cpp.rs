@@ -52,7 +52,9 @@ fn write_models() {
 }
 
 fn run(model: &Model, pool: &Pool, session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    step(model, pool, &mut [Slice { session, tokens, want_logits: true }]).unwrap().remove(0).unwrap()
+    let mut logits = Vec::new();
+    step(model, pool, &mut [Slice { session, tokens, n_logits: 1 }], &mut logits).unwrap();
+    logits
 }
 
 fn best(logits: &[f32]) -> u32 {

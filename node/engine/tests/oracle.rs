@@ -36,8 +36,10 @@ fn decode(model: &Model, pool: &Pool, tokens: &[u32]) -> Vec<Vec<f32>> {
 }
 
 fn run(model: &Model, pool: &Pool, session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    let mut slices = [Slice { session, tokens, want_logits: true }];
-    step(model, pool, &mut slices).unwrap().remove(0).unwrap()
+    let mut slices = [Slice { session, tokens, n_logits: 1 }];
+    let mut logits = Vec::new();
+    step(model, pool, &mut slices, &mut logits).unwrap();
+    logits
 }
 
 /// A stock model: tokens and their position to logits.
@@ -129,17 +131,20 @@ fn bytes_do_not_depend_on_company() {
             for n_prefill in [1, 7, 39] {
                 let (mut a, mut b) = (Session::new(&model, 64).unwrap(), Session::new(&model, 64).unwrap());
                 let mut slices = [
-                    Slice { session: &mut b, tokens: &other[..9], want_logits: true },
-                    Slice { session: &mut a, tokens: &ours[..n_prefill], want_logits: true },
+                    Slice { session: &mut b, tokens: &other[..9], n_logits: 1 },
+                    Slice { session: &mut a, tokens: &ours[..n_prefill], n_logits: 1 },
                 ];
-                let logits = step(&model, &pool, &mut slices).unwrap();
-                assert_eq!(logits[1].as_ref(), Some(&alone[n_prefill - 1]), "{family} {n_threads} threads, prefill {n_prefill}");
+                let mut logits = Vec::new();
+                step(&model, &pool, &mut slices, &mut logits).unwrap();
+                let n_vocab = model.tokenizer().n_vocab();
+                assert_eq!(logits[n_vocab..], alone[n_prefill - 1], "{family} {n_threads} threads, prefill {n_prefill}");
                 for at in n_prefill..40 {
                     let mut slices = [
-                        Slice { session: &mut a, tokens: &ours[at..=at], want_logits: true },
-                        Slice { session: &mut b, tokens: &other[at - 1..at], want_logits: at % 2 == 0 },
+                        Slice { session: &mut a, tokens: &ours[at..=at], n_logits: 1 },
+                        Slice { session: &mut b, tokens: &other[at - 1..at], n_logits: at % 2 },
                     ];
-                    assert_eq!(step(&model, &pool, &mut slices).unwrap()[0].as_ref(), Some(&alone[at]), "{family}, token {at}");
+                    step(&model, &pool, &mut slices, &mut logits).unwrap();
+                    assert_eq!(logits[..n_vocab], alone[at], "{family}, token {at}");
                 }
                 a.truncate(20);
                 assert_eq!(run(&model, &pool, &mut a, &ours[20..30]), alone[29], "{family} after a rewind");

@@ -6,29 +6,39 @@ use crate::block::SUPER;
 use crate::level::compiled_for;
 use crate::{Level, Pool, QuantType};
 
-/// Rows of inputs, `(n_rows, n_in)`, with the integer forms the weights' quant types need.
+/// Room for the integer forms of inputs, kept from product to product so that nothing is allocated for them.
 ///
 /// - Types with blocks of 32 meet 8-bit inputs in blocks of 32, whose factor is rounded to f16 as the format's Q8_0 does.
 /// - K-quants meet 8-bit inputs in blocks of 256 with an f32 factor (the format's Q8_K).
 /// - Float types meet the inputs as they are.
-pub struct Activations<'a> {
-    pub(crate) floats: &'a [f32],
-    pub(crate) n_in: usize,
-    small: Option<Quantized>,
-    large: Option<Quantized>,
+#[derive(Default)]
+pub struct Activations {
+    small: Quantized,
+    large: Quantized,
 }
 
 /// 8-bit inputs: row after row for the definition, in tiles for panels of weights.
-pub(crate) enum Quantized {
-    Rows(Rows),
-    Tiles(Vec<Tile>),
+#[derive(Default)]
+struct Quantized {
+    rows: Rows,
+    tiles: Vec<Tile>,
+    /// Tiles in use.
+    n_tiles: usize,
 }
 
 /// Integers, and a factor per block.
-pub(crate) struct Rows {
+#[derive(Default)]
+struct Rows {
     qs: Vec<i8>,
     d: Vec<f32>,
-    n_in: usize,
+}
+
+/// Rows of inputs, `(n_rows, n_in)`, with the forms the weights' quant types need.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) floats: &'a [f32],
+    pub(crate) n_in: usize,
+    forms: &'a Activations,
 }
 
 /// One quantized row as a kernel sees it.
@@ -38,36 +48,58 @@ pub(crate) struct Row<'a> {
     pub(crate) d: &'a [f32],
 }
 
-impl<'a> Activations<'a> {
+impl Activations {
     /// Quantizes `floats`, rows of `n_in`, to the forms that weights of types `quants` read, in parallel over rows.
     ///
     /// # Panics
     /// When `floats` is not whole rows, or `n_in` is not a whole number of a form's blocks.
-    pub fn new(pool: &Pool, floats: &'a [f32], n_in: usize, quants: impl Iterator<Item = QuantType>) -> Activations<'a> {
+    pub(crate) fn load<'a>(
+        &'a mut self,
+        pool: &Pool,
+        floats: &'a [f32],
+        n_in: usize,
+        quants: impl Iterator<Item = QuantType>,
+    ) -> Inputs<'a> {
         assert_eq!(floats.len() % n_in, 0, "inputs are not whole rows");
-        let (mut small, mut large) = (None, None);
+        let (mut small, mut large) = (false, false);
         for quant in quants {
             match quant.block_len() {
                 1 => {}
-                SUPER => _ = large.get_or_insert_with(|| Quantized::new(pool, floats, n_in, Form::Large)),
-                _ => _ = small.get_or_insert_with(|| Quantized::new(pool, floats, n_in, Form::Small)),
+                SUPER => large = true,
+                _ => small = true,
             }
         }
-        Activations { floats, n_in, small, large }
+        if small {
+            self.small.load(pool, floats, n_in, Form::Small);
+        }
+        if large {
+            self.large.load(pool, floats, n_in, Form::Large);
+        }
+        Inputs { floats, n_in, forms: self }
     }
+}
 
+impl<'a> Inputs<'a> {
     /// Rows held.
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.floats.len() / self.n_in
     }
 
-    /// The inputs as weights of type `quant` meet them, or `None` for float types.
-    pub(crate) fn quantized(&self, quant: QuantType) -> Option<&Quantized> {
-        match quant.block_len() {
-            1 => None,
-            SUPER => self.large.as_ref(),
-            _ => self.small.as_ref(),
-        }
+    /// The tiles that weights of type `quant` meet.
+    pub(crate) fn tiles(&self, quant: QuantType) -> &'a [Tile] {
+        let form = self.form(quant);
+        &form.tiles[..form.n_tiles]
+    }
+
+    /// Row `index` as weights of type `quant` meet it.
+    pub(crate) fn row(&self, quant: QuantType, index: usize) -> Row<'a> {
+        let Rows { qs, d } = &self.form(quant).rows;
+        let n_blocks = d.len() / self.n_rows();
+        Row { qs: &qs[index * self.n_in..][..self.n_in], d: &d[index * n_blocks..][..n_blocks] }
+    }
+
+    fn form(&self, quant: QuantType) -> &'a Quantized {
+        if quant.block_len() == SUPER { &self.forms.large } else { &self.forms.small }
     }
 }
 
@@ -96,38 +128,27 @@ impl Form {
 }
 
 impl Quantized {
-    fn new(pool: &Pool, floats: &[f32], n_in: usize, form: Form) -> Quantized {
+    fn load(&mut self, pool: &Pool, floats: &[f32], n_in: usize, form: Form) {
         assert_eq!(n_in % form.block_len(), 0, "a row of {n_in} is not whole blocks of {}", form.block_len());
         let level = pool.level();
-        match level.tile_rows(floats.len() / n_in) {
-            Some(n) => {
-                let tiles: Vec<&[f32]> = floats.chunks(n * n_in).collect();
-                Quantized::Tiles(pool.map(tiles.len(), |index| Tile::new(level, tiles[index], n_in, n, form)))
-            }
-            None => Quantized::Rows(Rows::new(level, floats, n_in, form)),
+        let Some(n) = level.tile_rows(floats.len() / n_in) else {
+            self.rows.qs.resize(floats.len(), 0);
+            self.rows.d.resize(floats.len() / form.block_len(), 0.0);
+            return form.quantize(level, floats, &mut self.rows.qs, &mut self.rows.d);
+        };
+        self.n_tiles = floats.len().div_ceil(n * n_in);
+        if self.tiles.len() < self.n_tiles {
+            self.tiles.resize_with(self.n_tiles, Tile::default);
         }
-    }
-}
-
-impl Rows {
-    fn new(level: Level, floats: &[f32], n_in: usize, form: Form) -> Rows {
-        let mut qs = vec![0i8; floats.len()];
-        let mut d = vec![0f32; floats.len() / form.block_len()];
-        form.quantize(level, floats, &mut qs, &mut d);
-        Rows { qs, d, n_in }
-    }
-
-    /// Row `index`.
-    pub(crate) fn row(&self, index: usize) -> Row<'_> {
-        fn part<T>(all: &[T], index: usize, len: usize) -> &[T] {
-            &all[index * len..][..len]
-        }
-        let n_blocks = self.d.len() * self.n_in / self.qs.len();
-        Row { qs: part(&self.qs, index, self.n_in), d: part(&self.d, index, n_blocks) }
+        pool.run_rows(&mut self.tiles[..self.n_tiles], 1, |index, tile| {
+            let floats = &floats[index * n * n_in..floats.len().min((index + 1) * n * n_in)];
+            tile[0].load(level, floats, n_in, n, form);
+        });
     }
 }
 
 /// A few quantized rows, interleaved so that what a kernel reads together lies together. Missing rows are zeros.
+#[derive(Default)]
 pub(crate) struct Tile {
     n: usize,
     /// Four inputs of each row, then the next four: `(n_in / 4, n)`.
@@ -141,6 +162,8 @@ pub(crate) struct Tile {
     /// −128 times the sums of 16 (blocks of 256) or 32 (blocks of 32): where a sum of products starts whose weights were
     /// made unsigned by adding 128.
     pub(crate) starts: Vec<i32>,
+    /// The row being quantized.
+    row: (Vec<i8>, Vec<f32>),
 }
 
 impl Tile {
@@ -149,35 +172,40 @@ impl Tile {
         self.n
     }
 
-    fn new(level: Level, floats: &[f32], n_in: usize, n: usize, form: Form) -> Tile {
-        let mut tile = Tile {
-            n,
-            qs: vec![[0; 4]; n_in / 4 * n],
-            d: vec![0.0; n_in / form.block_len() * n],
-            sums16: vec![0.0; n_in / 16 * n],
-            sums32: vec![0.0; n_in / 32 * n],
-            starts: vec![0; n_in / if form == Form::Small { 32 } else { 16 } * n],
-        };
-        let (mut q, mut d) = (vec![0i8; n_in], vec![0f32; n_in / form.block_len()]);
+    fn load(&mut self, level: Level, floats: &[f32], n_in: usize, n: usize, form: Form) {
+        let Tile { qs, d, sums16, sums32, starts, row: (row_qs, row_d), .. } = self;
+        self.n = n;
+        zeros(qs, n_in / 4 * n);
+        zeros(d, n_in / form.block_len() * n);
+        zeros(sums16, n_in / 16 * n);
+        zeros(sums32, n_in / 32 * n);
+        zeros(starts, n_in / if form == Form::Small { 32 } else { 16 } * n);
+        row_qs.resize(n_in, 0);
+        row_d.resize(n_in / form.block_len(), 0.0);
         for (row, floats) in floats.chunks_exact(n_in).enumerate() {
-            form.quantize(level, floats, &mut q, &mut d);
-            d.iter().enumerate().for_each(|(b, d)| tile.d[b * n + row] = *d);
-            for (at, four) in q.as_chunks::<4>().0.iter().enumerate() {
-                tile.qs[at * n + row] = *four;
+            form.quantize(level, floats, row_qs, row_d);
+            row_d.iter().enumerate().for_each(|(b, factor)| d[b * n + row] = *factor);
+            for (at, four) in row_qs.as_chunks::<4>().0.iter().enumerate() {
+                qs[at * n + row] = *four;
             }
-            for (at, q) in q.chunks_exact(32).enumerate() {
+            for (at, q) in row_qs.chunks_exact(32).enumerate() {
                 let [first, second] = [&q[..16], &q[16..]].map(|q| q.iter().map(|&q| i32::from(q)).sum::<i32>());
-                (tile.sums16[2 * at * n + row], tile.sums16[(2 * at + 1) * n + row]) = (first as f32, second as f32);
-                tile.sums32[at * n + row] = (first + second) as f32;
+                (sums16[2 * at * n + row], sums16[(2 * at + 1) * n + row]) = (first as f32, second as f32);
+                sums32[at * n + row] = (first + second) as f32;
                 if form == Form::Small {
-                    tile.starts[at * n + row] = -128 * (first + second);
+                    starts[at * n + row] = -128 * (first + second);
                 } else {
-                    (tile.starts[2 * at * n + row], tile.starts[(2 * at + 1) * n + row]) = (-128 * first, -128 * second);
+                    (starts[2 * at * n + row], starts[(2 * at + 1) * n + row]) = (-128 * first, -128 * second);
                 }
             }
         }
-        tile
     }
+}
+
+/// Makes `values` this many zeros; the memory is kept.
+fn zeros<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
+    values.clear();
+    values.resize(len, T::default());
 }
 
 compiled_for! {

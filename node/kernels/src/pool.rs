@@ -1,7 +1,7 @@
 //! Fixed worker threads that split a parallel region into parts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Threads that compute. The caller is worker 0, so a pool of one starts no thread.
@@ -92,23 +92,35 @@ impl Pool {
 }
 
 impl Pool {
-    /// `[f(0), …, f(n - 1)]`, computed by the threads.
-    pub(crate) fn map<T: Send + Sync>(&self, n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
-        let made: Vec<OnceLock<T>> = (0..n).map(|_| OnceLock::new()).collect();
-        self.run(n, |index| _ = made[index].set(f(index)));
-        made.into_iter().map(|made| made.into_inner().expect("every part ran")).collect()
-    }
-
     /// Calls `body(index, row)` for each row of `n` values of `out`, split over the threads.
     ///
     /// # Panics
     /// When `out` is not whole rows.
-    pub fn run_rows(&self, out: &mut [f32], n: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+    pub fn run_rows<T: Send>(&self, out: &mut [T], n: usize, body: impl Fn(usize, &mut [T]) + Sync) {
         assert_eq!(out.len() % n, 0, "outputs are not whole rows");
-        let rows: Vec<Mutex<&mut [f32]>> = out.chunks_exact_mut(n).map(Mutex::new).collect();
-        self.run(rows.len(), |index| body(index, &mut rows[index].lock().unwrap_or_else(PoisonError::into_inner)));
+        let start = Start(out.as_mut_ptr());
+        self.run(out.len() / n, |index| {
+            // SAFETY: every part runs once, and no two rows overlap.
+            body(index, unsafe { start.row(index, n) });
+        });
     }
 }
+
+/// Where the output of a region begins, of which every part takes another row.
+struct Start<T>(*mut T);
+
+impl<T> Start<T> {
+    /// # Safety
+    /// The row is inside the output, and no other reference to it is alive.
+    #[expect(clippy::mut_from_ref, reason = "parts hold disjoint rows")]
+    unsafe fn row(&self, index: usize, n: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(index * n), n) }
+    }
+}
+
+// SAFETY: parts take disjoint rows, which may move between threads as `T: Send` at its only use.
+unsafe impl<T: Send> Sync for Start<T> {}
 
 impl Drop for Pool {
     fn drop(&mut self) {
@@ -192,6 +204,16 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::Level;
+
+    #[test]
+    fn rows_are_each_given_once() {
+        let pool = Pool::new(3, Level::Scalar);
+        let mut out = vec![0; 7 * 5];
+        for round in 1..=100 {
+            pool.run_rows(&mut out, 5, |index, row| row.iter_mut().for_each(|value| *value += index + 1));
+            assert!(out.chunks(5).enumerate().all(|(index, row)| row == [round * (index + 1); 5]), "{out:?}");
+        }
+    }
 
     #[test]
     fn every_part_runs_once() {

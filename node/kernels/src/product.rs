@@ -1,7 +1,6 @@
 //! `y = x · Wᵀ` for mapped weights, across the pool.
 
-use crate::activations::Quantized;
-use crate::{Activations, Pool, QuantType, panel, row_dot};
+use crate::{Activations, Level, Pool, QuantType, panel, row_dot};
 
 /// A matrix of `n_out` rows of `n_in` weights, as its bytes lie in the file.
 #[derive(Clone, Copy)]
@@ -28,6 +27,10 @@ impl<'a> Weights<'a> {
         self.bytes.len() / self.row_bytes
     }
 
+    fn n_chunks(&self) -> usize {
+        self.n_out().div_ceil(CHUNK)
+    }
+
     /// How the weights are stored.
     pub fn quant(&self) -> QuantType {
         self.quant
@@ -48,41 +51,46 @@ impl<'a> Weights<'a> {
 /// whole panels on every processor.
 const CHUNK: usize = 32;
 
-/// Multiplies every row of `x` with every row of each matrix of `group`, which share their input. `y` is
+/// Multiplies every row of `x`, `(n_rows, n_in)`, with every row of each matrix of `group`, which share their input. `y` is
 /// `(n_rows, Σ n_out)`: each row holds the outputs of the group's matrices one after the other.
 ///
 /// Each output is summed by one thread in one order, whatever the number of rows or threads.
 ///
 /// # Panics
-/// When shapes do not fit, or `x` lacks the form a matrix needs.
-pub fn product(pool: &Pool, group: &[Weights], x: &Activations, y: &mut [f32]) {
+/// When shapes do not fit.
+pub fn product(pool: &Pool, group: &[Weights], x: &[f32], forms: &mut Activations, y: &mut [f32]) {
+    let n_in = group[0].n_in;
+    assert!(group.iter().all(|w| w.n_in == n_in), "a matrix of the group has another input width");
+    let x = forms.load(pool, x, n_in, group.iter().map(Weights::quant));
     let n_out: usize = group.iter().map(Weights::n_out).sum();
     assert_eq!(y.len(), x.n_rows() * n_out, "output has another shape than the product");
-    assert!(group.iter().all(|w| w.n_in == x.n_in), "a matrix of the group has another input width");
-    let chunks: Vec<(usize, usize, usize)> = group
-        .iter()
-        .enumerate()
-        .scan(0, |first, (i, w)| {
-            let at = *first;
-            *first += w.n_out();
-            Some((0..w.n_out()).step_by(CHUNK).map(move |row| (i, row, at)))
-        })
-        .flatten()
-        .collect();
     let y = Output(y.as_mut_ptr());
-    pool.run(chunks.len(), |part| {
-        let (i, first, at) = chunks[part];
-        let w = &group[i];
-        let rows = first..(first + CHUNK).min(w.n_out());
+    pool.run(group.iter().map(Weights::n_chunks).sum(), |part| {
+        let (w, chunk, at) = chunk_of(group, part);
+        let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(w.n_out());
         let write = |token: usize, row: usize, sums: &[f32]| {
             // SAFETY: the places are inside `y`, as token and rows are, and only this part writes columns of these rows.
             unsafe { y.write(token * n_out + at + row, sums) };
         };
-        match x.quantized(w.quant) {
-            Some(Quantized::Tiles(tiles)) => panel::multiply(pool.level(), w, rows, tiles, x.n_rows(), write),
-            _ => row_dot::multiply(pool.level(), w, rows, x, write),
+        if pool.level() == Level::Scalar || w.quant.block_len() == 1 {
+            row_dot::multiply(pool.level(), w, rows, x, write);
+        } else {
+            panel::multiply(pool.level(), w, rows, x.tiles(w.quant), x.n_rows(), write);
         }
     });
+}
+
+/// The matrix that part `part` of a product belongs to, which of its chunks it is, and the column its outputs begin at.
+fn chunk_of<'a, 'b>(group: &'a [Weights<'b>], mut part: usize) -> (&'a Weights<'b>, usize, usize) {
+    let mut at = 0;
+    for w in group {
+        if part < w.n_chunks() {
+            return (w, part, at);
+        }
+        part -= w.n_chunks();
+        at += w.n_out();
+    }
+    unreachable!("there are as many parts as chunks")
 }
 
 /// The output of a parallel region, of which every part writes other places.

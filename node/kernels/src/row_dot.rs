@@ -5,18 +5,18 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::activations::{Quantized, Row};
+use crate::activations::{Inputs, Row};
 use crate::block::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, cast,
 };
-use crate::{Activations, Level, QuantType, Weights, scalar};
+use crate::{Level, QuantType, Weights, scalar};
 
 /// Input rows that meet a weight row together: what they share is loaded and unpacked once, and four sums fit the registers
 /// of every processor.
 const TOGETHER: usize = 4;
 
 /// Multiplies `rows` of `w` with every row of `x`; `write(token, row, sums)` takes sums of consecutive rows of weights.
-pub(crate) fn multiply(level: Level, w: &Weights, rows: Range<usize>, x: &Activations, write: impl Fn(usize, usize, &[f32])) {
+pub(crate) fn multiply(level: Level, w: &Weights, rows: Range<usize>, x: Inputs, write: impl Fn(usize, usize, &[f32])) {
     let n_grouped = x.n_rows() / TOGETHER * TOGETHER;
     for row in rows.clone() {
         for token in (0..n_grouped).step_by(TOGETHER) {
@@ -31,18 +31,11 @@ pub(crate) fn multiply(level: Level, w: &Weights, rows: Range<usize>, x: &Activa
     }
 }
 
-fn quantized<'a>(x: &'a Activations, quant: QuantType, token: usize) -> Row<'a> {
-    match x.quantized(quant) {
-        Some(Quantized::Rows(rows)) => rows.row(token),
-        _ => unreachable!("inputs for {quant} lie row after row at the scalar level"),
-    }
-}
-
 /// The products of weight row `row` with input rows `token` to `token + M`.
-fn dot<const M: usize>(level: Level, w: &Weights, row: usize, x: &Activations, token: usize) -> [f32; M] {
+fn dot<const M: usize>(level: Level, w: &Weights, row: usize, x: Inputs, token: usize) -> [f32; M] {
     let bytes = w.row(row);
     let floats = || std::array::from_fn(|i| &x.floats[(token + i) * x.n_in..][..x.n_in]);
-    let rows = || -> [Row; M] { std::array::from_fn(|i| quantized(x, w.quant(), token + i)) };
+    let rows = || -> [Row; M] { std::array::from_fn(|i| x.row(w.quant(), token + i)) };
     match w.quant() {
         QuantType::F32 => dot_f32(level, cast(bytes), floats()),
         QuantType::F16 => dot_f16(level, cast(bytes), floats()),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::RefCell;
+
 use kernels::{Activations, Attention, KvPlanes, Level, Pool, QuantType, Weights, attend, product};
 
 /// A small generator (SplitMix64), so that a failure names a seed.
@@ -51,12 +53,16 @@ fn random_weights(quant: QuantType, n_weights: usize, random: &mut Random) -> Ve
     }
 }
 
+thread_local! {
+    /// Kept from product to product, as the engine does.
+    static FORMS: RefCell<Activations> = RefCell::default();
+}
+
 fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usize) -> Vec<u32> {
     let n_out: usize = weights.iter().map(Weights::n_out).sum();
     let mut y = vec![0f32; x.len() / n_in * n_out];
     let pool = Pool::new(n_threads, level);
-    let activations = Activations::new(&pool, x, n_in, weights.iter().map(Weights::quant));
-    product(&pool, weights, &activations, &mut y);
+    FORMS.with_borrow_mut(|forms| product(&pool, weights, x, forms, &mut y));
     y.into_iter().map(f32::to_bits).collect()
 }
 

@@ -4,6 +4,7 @@
 //! Cancelling is dropping the receiver: the session ends at its next token, or at the end of the current slice of prefill.
 
 mod describe;
+mod draft;
 mod prompt;
 mod queue;
 mod request;
@@ -55,6 +56,8 @@ pub struct Limits {
     pub keep_alive: KeepAlive,
     /// Threads that compute, the engine thread included.
     pub n_threads: usize,
+    /// Whether what may come next is guessed from what has been said, which changes speed and not text.
+    pub drafting: bool,
 }
 
 impl Default for Limits {
@@ -66,6 +69,7 @@ impl Default for Limits {
             n_ctx: 4096,
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            drafting: true,
         }
     }
 }

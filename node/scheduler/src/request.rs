@@ -111,6 +111,9 @@ pub struct Done {
     pub n_reused: usize,
     /// Tokens decoded.
     pub n_decoded: usize,
+    /// Tokens guessed by prompt lookup, and how many of them were right.
+    pub n_drafted: usize,
+    pub n_accepted: usize,
     pub times: Times,
     /// Tokens of prompt and answer.
     pub context: Vec<u32>,

@@ -7,8 +7,9 @@ use engine::{Emitted, Model, Sampler, Session, TextStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::draft::Draft;
 use crate::prompt::shorten;
-use crate::request::{Done, DoneReason, Event, Failure, Options, Times};
+use crate::request::{Done, DoneReason, Event, Failure, Options, Request, Times};
 
 /// Longest an answer may take.
 const WALL_TIME_MAX: Duration = Duration::from_secs(30 * 60);
@@ -20,8 +21,11 @@ pub(crate) struct Running {
     /// Digest of the model it runs on.
     pub(crate) digest: String,
     pub(crate) session: Session,
-    /// Tokens to compute: the rest of the prompt, or the one sampled last.
+    /// Tokens to compute: the rest of the prompt, or the one sampled last and what is guessed to follow it.
     pub(crate) pending: Vec<u32>,
+    /// How many of them are guessed.
+    n_guessed: usize,
+    draft: Draft,
     options: Options,
     sampler: Sampler,
     events: mpsc::Sender<Event>,
@@ -44,22 +48,24 @@ pub(crate) struct Running {
 impl Running {
     /// A session about to compute `prompt`, of which it may hold a beginning already.
     pub(crate) fn new(
-        digest: String,
+        request: &Request,
         mut session: Session,
         prompt: Vec<u32>,
-        options: Options,
+        drafting: bool,
         events: mpsc::Sender<Event>,
-        accepted: Instant,
         load: Duration,
     ) -> Running {
         // The last token is always computed: its logits are the first ones wanted.
         let n_reused = session.common_prefix(&prompt[..prompt.len() - 1]);
         session.truncate(n_reused);
+        let options = request.options.clone();
         let room = if options.shift { usize::MAX } else { session.n_ctx() - prompt.len() };
         let n_predict = options.n_predict.unwrap_or(session.n_ctx()).min(10 * session.n_ctx()).min(room.max(1));
         Running {
-            digest,
+            digest: request.model.digest.clone(),
             pending: prompt[n_reused..].to_vec(),
+            n_guessed: 0,
+            draft: Draft::new(drafting),
             n_prompt: prompt.len(),
             n_reused,
             n_decoded: 0,
@@ -72,7 +78,7 @@ impl Running {
             unsent: VecDeque::new(),
             blocked: None,
             ended: false,
-            accepted,
+            accepted: request.accepted,
             started: Instant::now(),
             first_piece: None,
             load,
@@ -86,7 +92,20 @@ impl Running {
 
     /// Whether it only needs one more row: it decodes.
     pub(crate) fn decodes(&self) -> bool {
-        self.pending.len() == 1 && self.n_decoded > 0
+        self.pending.len() == 1 + self.n_guessed && self.n_decoded > 0
+    }
+
+    /// Guesses at most `n_max` tokens to compute beside the one a decoding session needs.
+    pub(crate) fn guess(&mut self, n_max: usize) {
+        let room = self.session.n_ctx() - self.session.tokens().len() - 1;
+        let left = self.n_predict - self.n_decoded - 1;
+        self.draft.guess(self.session.tokens(), n_max.min(room).min(left), &mut self.pending);
+        self.n_guessed = self.pending.len() - 1;
+    }
+
+    /// How many logits the next step owes it, if it computes all that is pending.
+    pub(crate) fn n_logits(&self) -> usize {
+        1 + self.n_guessed
     }
 
     /// Whether nothing is left to do: the answer is delivered, or its reader has gone or stopped reading.
@@ -107,33 +126,60 @@ impl Running {
         self.blocked = None;
     }
 
-    /// Goes on with the logits after the last pending token.
+    /// Goes on with the logits after the last `n_logits` tokens of the session, `(n_logits, n_vocab)`. Guesses are right as
+    /// long as they are what is sampled; what follows a wrong one is forgotten.
     pub(crate) fn advance(&mut self, model: &Model, logits: &[f32]) {
-        let token = match self.sampler.sample(logits, self.session.tokens()) {
-            Ok(token) => token,
-            Err(e) => return self.fail(Failure::server(e)),
-        };
+        let n_guessed = std::mem::take(&mut self.n_guessed);
+        let n_sure = self.session.tokens().len() - n_guessed;
+        for (n_right, logits) in logits.chunks_exact(model.tokenizer().n_vocab()).enumerate() {
+            let (known, guessed) = self.session.tokens().split_at(n_sure + n_right);
+            let sampled = self.sampler.sample(logits, known);
+            let right = sampled.as_ref().ok() == guessed.first();
+            let end = sampled.map(|token| self.take(model, token));
+            if right && matches!(end, Ok(None)) {
+                continue;
+            }
+            self.draft.learn(n_guessed, n_right + usize::from(right));
+            self.session.truncate(n_sure + n_right);
+            match end {
+                Ok(None) => self.make_room(),
+                Ok(Some(reason)) => self.finish(reason),
+                Err(e) => self.fail(Failure::server(e)),
+            }
+            return;
+        }
+    }
+
+    /// Sends the text of a sampled token, which is then pending. Returns why the answer ends with it, if it does.
+    fn take(&mut self, model: &Model, token: u32) -> Option<DoneReason> {
         self.n_decoded += 1;
         self.first_piece.get_or_insert_with(Instant::now);
         if model.tokenizer().is_end(token) {
-            return self.finish(DoneReason::Stop);
+            return Some(DoneReason::Stop);
         }
         match self.text.push(model.tokenizer().piece(token)) {
             Emitted::Stopped(text) => {
                 self.send_text(text);
-                return self.finish(DoneReason::Stop);
+                return Some(DoneReason::Stop);
             }
             Emitted::Text(text) => self.send_text(text),
         }
         if self.n_decoded >= self.n_predict || self.started.elapsed() > WALL_TIME_MAX {
-            return self.finish(DoneReason::Length);
+            return Some(DoneReason::Length);
         }
-        self.pending = vec![token];
-        if self.session.tokens().len() + 1 > self.session.n_ctx() {
-            if !self.options.shift {
-                return self.finish(DoneReason::Length);
+        self.pending.clear();
+        self.pending.push(token);
+        None
+    }
+
+    /// Sees to it that the session has room for what is pending, or ends.
+    fn make_room(&mut self) {
+        if self.session.tokens().len() + self.pending.len() > self.session.n_ctx() {
+            if self.options.shift {
+                self.shift();
+            } else {
+                self.finish(DoneReason::Length);
             }
-            self.shift();
         }
     }
 
@@ -171,6 +217,8 @@ impl Running {
             n_prompt: self.n_prompt,
             n_reused: self.n_reused,
             n_decoded: self.n_decoded,
+            n_drafted: self.draft.n_drafted,
+            n_accepted: self.draft.n_accepted,
             times,
             context: self.session.tokens().to_vec(),
         })));

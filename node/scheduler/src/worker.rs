@@ -19,6 +19,8 @@ const N_BATCH: usize = 256;
 const STEP_MAX: Duration = Duration::from_millis(250);
 /// Prompt rows that ride along whatever the prediction says, so that every prompt gets on.
 const N_ROWS_MIN: usize = 8;
+/// Rows of a step at most when some of them are guessed: one tile of every processor's products.
+const N_GUESSED_MAX: usize = 8;
 /// Time between looks at readers that have fallen behind.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -31,11 +33,13 @@ pub(crate) struct Worker {
     running: Vec<Running>,
     /// Whether models came, went or changed hands since the last look was published.
     changed: bool,
+    /// What the last step gave, kept for its memory.
+    logits: Vec<f32>,
 }
 
 impl Worker {
     pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits, pool: Pool) -> Worker {
-        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new(), changed: false }
+        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new(), changed: false, logits: Vec::new() }
     }
 
     /// Turns until the queue is closed.
@@ -136,8 +140,7 @@ impl Worker {
         }
         let session = slot.session(&prompt)?;
         slot.n_running += 1;
-        let (digest, options) = (request.model.digest.clone(), request.options.clone());
-        self.running.push(Running::new(digest, session, prompt, options, events.clone(), request.accepted, load));
+        self.running.push(Running::new(request, session, prompt, self.limits.drafting, events.clone(), load));
         Ok(None)
     }
 
@@ -197,7 +200,8 @@ impl Worker {
         }
     }
 
-    /// One step of one model: a row for each session that decodes, then slices of prompts. Returns whether it computed.
+    /// One step of one model: a row for each session that decodes, then slices of prompts, or guesses where nobody else needs
+    /// the time. Returns whether it computed.
     fn step(&mut self, index: usize) -> bool {
         let slot = &mut self.slots[index];
         let mut chosen: Vec<&mut Running> =
@@ -205,53 +209,49 @@ impl Worker {
         // Decode rows first; prompts keep their order of arrival.
         chosen.sort_by_key(|r| !r.decodes());
         let n_decoding = chosen.iter().filter(|r| r.decodes()).count();
+        if n_decoding > 0 && n_decoding == chosen.len() {
+            chosen.iter_mut().for_each(|running| running.guess((N_GUESSED_MAX / n_decoding).saturating_sub(1)));
+        }
         let predicted = (slot.rows_per_s * STEP_MAX.as_secs_f64()) as usize;
-        let n_rows_max =
-            if n_decoding == 0 || predicted == 0 { N_BATCH } else { predicted.clamp(n_decoding + N_ROWS_MIN, N_BATCH) };
+        let n_rows_max = if n_decoding == 0 || n_decoding == chosen.len() || predicted == 0 {
+            N_BATCH
+        } else {
+            predicted.clamp(n_decoding + N_ROWS_MIN, N_BATCH)
+        };
         let mut n_rows = 0;
-        let mut takes = Vec::new();
-        for running in &chosen {
+        let mut parts = Vec::new();
+        for running in &mut chosen {
             let n = running.pending.len().min(n_rows_max - n_rows);
-            takes.push(n);
+            let part: Vec<u32> = running.pending.drain(..n).collect();
+            let n_logits = if n > 0 && running.pending.is_empty() { running.n_logits() } else { 0 };
             n_rows += n;
+            parts.push((part, n_logits));
         }
         if n_rows == 0 {
             return false;
         }
-        let parts: Vec<(Vec<u32>, bool)> = chosen
-            .iter_mut()
-            .zip(&takes)
-            .map(|(running, n)| {
-                let part: Vec<u32> = running.pending.drain(..*n).collect();
-                (part, running.pending.is_empty())
-            })
-            .collect();
         let begun = Instant::now();
         let mut slices: Vec<Slice> = chosen
             .iter_mut()
             .zip(&parts)
-            .map(|(running, (tokens, whole))| Slice {
-                session: &mut running.session,
-                tokens,
-                want_logits: *whole && !tokens.is_empty(),
-            })
+            .map(|(running, (tokens, n_logits))| Slice { session: &mut running.session, tokens, n_logits: *n_logits })
             .collect();
-        let result = step(&slot.model, &self.pool, &mut slices);
+        let result = step(&slot.model, &self.pool, &mut slices, &mut self.logits);
         drop(slices);
-        if n_rows > n_decoding {
+        if chosen.len() > n_decoding {
             slot.rows_per_s = n_rows as f64 / begun.elapsed().as_secs_f64();
         }
-        match result {
-            Ok(all) => {
-                for (running, logits) in chosen.into_iter().zip(all) {
-                    if let Some(logits) = logits {
-                        running.advance(&slot.model, &logits);
-                    }
-                }
+        if let Err(e) = result {
+            for running in chosen {
+                running.fail(Failure::server(format!("an error was encountered while running the model: {e}")));
             }
-            Err(e) => chosen.into_iter().for_each(|running| {
-                running.fail(Failure::server(format!("an error was encountered while running the model: {e}")))
-            }),
+            return true;
+        }
+        let mut logits = &self.logits[..];
+        for (running, (_, n_logits)) in chosen.into_iter().zip(parts).filter(|(_, (_, n))| *n > 0) {
+            let (own, rest) = logits.split_at(n_logits * slot.model.tokenizer().n_vocab());
+            running.advance(&slot.model, own);
+            logits = rest;
         }
         true
     }
@@ -279,5 +279,14 @@ impl Worker {
 fn answered_at_once(reason: DoneReason, request: &Request, load: Duration) -> Event {
     let now = Instant::now();
     let times = Times { accepted: request.accepted, started: now, first_piece: now, finished: now, load };
-    Event::Done(Box::new(Done { reason, n_prompt: 0, n_reused: 0, n_decoded: 0, times, context: Vec::new() }))
+    Event::Done(Box::new(Done {
+        reason,
+        n_prompt: 0,
+        n_reused: 0,
+        n_decoded: 0,
+        n_drafted: 0,
+        n_accepted: 0,
+        times,
+        context: Vec::new(),
+    }))
 }

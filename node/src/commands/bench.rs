@@ -144,11 +144,12 @@ impl Bench<'_> {
         }
         self.median(|| {
             sessions.iter_mut().for_each(|session| session.truncate(depth));
+            let mut logits = Vec::new();
             let begun = Instant::now();
             for i in 0..n {
                 let tokens = [self.token(depth + i)];
-                let slice = |session| Slice { session, tokens: &tokens, want_logits: true };
-                step(self.model, self.pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>())?;
+                let slice = |session| Slice { session, tokens: &tokens, n_logits: 1 };
+                step(self.model, self.pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>(), &mut logits)?;
             }
             Ok((n * n_sessions) as f64 / begun.elapsed().as_secs_f64())
         })
@@ -171,7 +172,7 @@ impl Bench<'_> {
     fn read(&self, session: &mut Session, n: usize) -> Result<()> {
         let prompt: Vec<u32> = (0..n).map(|i| self.token(i)).collect();
         for part in prompt.chunks(N_BATCH) {
-            step(self.model, self.pool, &mut [Slice { session, tokens: part, want_logits: true }])?;
+            step(self.model, self.pool, &mut [Slice { session, tokens: part, n_logits: 1 }], &mut Vec::new())?;
         }
         Ok(())
     }

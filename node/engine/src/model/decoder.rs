@@ -2,13 +2,12 @@
 //! normalises each head of q and k; the weights a file has say which.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
-use kernels::{Attention, Pool, attend, rms_norm, rope, silu_mul};
+use kernels::{Activations, Attention, Pool, attend, rms_norm, rope, silu_mul};
 
 use crate::hyperparams::Hyperparams;
-use crate::kv_cache::KvCache;
 use crate::matrix::{Group, Matrix};
+use crate::step::Slice;
 
 /// Weights of a whole model.
 pub(crate) struct Decoder {
@@ -31,13 +30,6 @@ pub(crate) struct Layer {
     pub(crate) ffn_down: Group,
 }
 
-/// The rows of one session in a batch: where they stand, at which position they begin, and where their keys go.
-pub(crate) struct SessionRows<'a> {
-    pub(crate) rows: Range<usize>,
-    pub(crate) pos: usize,
-    pub(crate) kv: &'a mut KvCache,
-}
-
 /// The values between the operators, rows side by side. They keep their memory from step to step.
 #[derive(Default)]
 struct Buffers {
@@ -52,6 +44,8 @@ struct Buffers {
     narrow: Vec<f32>,
     /// `(n_rows, n_embd)`: what is added.
     added: Vec<f32>,
+    /// The input of a product as its weights meet it.
+    forms: Activations,
 }
 
 thread_local! {
@@ -59,53 +53,45 @@ thread_local! {
 }
 
 impl Decoder {
-    /// Runs `tokens`, the rows of all `sessions` one after the other, through every layer. Returns the logits of the rows
-    /// in `wanted`, which ascend: `(wanted.len(), n_vocab)`.
-    pub(crate) fn forward(
-        &self,
-        h: &Hyperparams,
-        tokens: &[u32],
-        sessions: &mut [SessionRows],
-        wanted: &[usize],
-        pool: &Pool,
-    ) -> Vec<f32> {
+    /// Runs the tokens of all slices, one after the other the rows of the batch, through every layer. `logits` becomes
+    /// `(Σ n_logits, n_vocab)`.
+    pub(crate) fn forward(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, logits: &mut Vec<f32>) {
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { x, normed, wide, q, narrow, added } = buffers;
-            self.embed(h, tokens, x);
+            let Buffers { x, normed, wide, q, narrow, added, forms } = buffers;
+            self.embed(h, slices, x);
             for (index, layer) in self.layers.iter().enumerate() {
                 norm(x, &layer.attn_norm, h.rms_epsilon, pool, normed);
-                layer.qkv.apply(normed, pool, wide);
-                narrow.resize(tokens.len() * h.n_embd_q(), 0.0);
-                layer.attention(h, index, wide, q, sessions, pool, narrow);
+                layer.qkv.apply(normed, pool, forms, wide);
+                narrow.resize(x.len() / h.n_embd * h.n_embd_q(), 0.0);
+                layer.attention(h, index, wide, q, slices, pool, narrow);
                 if index + 1 == self.layers.len() {
-                    if wanted.is_empty() {
-                        return Vec::new();
-                    }
                     // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
-                    keep_rows(x, h.n_embd, wanted);
-                    keep_rows(narrow, h.n_embd_q(), wanted);
+                    keep_wanted(x, h.n_embd, slices);
+                    keep_wanted(narrow, h.n_embd_q(), slices);
+                    if x.is_empty() {
+                        return;
+                    }
                 }
-                layer.attn_output.apply(narrow, pool, added);
+                layer.attn_output.apply(narrow, pool, forms, added);
                 add(x, added);
                 norm(x, &layer.ffn_norm, h.rms_epsilon, pool, normed);
-                layer.gate_up.apply(normed, pool, wide);
+                layer.gate_up.apply(normed, pool, forms, wide);
                 narrow.resize(wide.len() / 2, 0.0);
                 gated(h, wide, pool, narrow);
-                layer.ffn_down.apply(narrow, pool, added);
+                layer.ffn_down.apply(narrow, pool, forms, added);
                 add(x, added);
             }
             norm(x, &self.output_norm, h.rms_epsilon, pool, normed);
-            let mut logits = Vec::new();
-            self.output.apply(normed, pool, &mut logits);
-            logits
+            self.output.apply(normed, pool, forms, logits);
         })
     }
 
-    /// The embedding rows of `tokens`, dequantized from the mapping one by one: `(n_rows, n_embd)`.
-    fn embed(&self, h: &Hyperparams, tokens: &[u32], x: &mut Vec<f32>) {
+    /// The embedding rows of the tokens, dequantized from the mapping one by one: `(n_rows, n_embd)`.
+    fn embed(&self, h: &Hyperparams, slices: &[Slice], x: &mut Vec<f32>) {
         let weights = self.embedding.weights();
-        x.resize(tokens.len() * h.n_embd, 0.0);
-        for (token, row) in tokens.iter().zip(x.chunks_exact_mut(h.n_embd)) {
+        let tokens = slices.iter().flat_map(|slice| slice.tokens);
+        x.resize(tokens.clone().count() * h.n_embd, 0.0);
+        for (token, row) in tokens.zip(x.chunks_exact_mut(h.n_embd)) {
             weights.dequantize_row(*token as usize, row);
         }
     }
@@ -126,16 +112,21 @@ impl Layer {
         index: usize,
         qkv: &mut [f32],
         q: &mut Vec<f32>,
-        sessions: &mut [SessionRows],
+        slices: &mut [Slice],
         pool: &Pool,
         out: &mut [f32],
     ) {
         let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
-        let n_row = n_q + 2 * n_kv;
         q.resize(out.len(), 0.0);
-        for session in sessions {
-            for (i, at) in session.rows.clone().enumerate() {
-                let row = &mut qkv[at * n_row..(at + 1) * n_row];
+        let (mut qkv, mut q, mut out) = (qkv, &mut q[..], out);
+        for slice in slices {
+            let n_rows = slice.tokens.len();
+            let (qkv_rows, q_rows, out_rows);
+            (qkv_rows, qkv) = qkv.split_at_mut(n_rows * (n_q + 2 * n_kv));
+            (q_rows, q) = q.split_at_mut(n_rows * n_q);
+            (out_rows, out) = out.split_at_mut(n_rows * n_q);
+            let (pos, kv) = (slice.session.tokens.len(), &mut slice.session.kv);
+            for (i, (row, q)) in qkv_rows.chunks_exact_mut(n_q + 2 * n_kv).zip(q_rows.chunks_exact_mut(n_q)).enumerate() {
                 if let Some(bias) = &self.qkv_bias {
                     row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
                 }
@@ -145,21 +136,20 @@ impl Layer {
                     if let Some(norm) = norm {
                         rms_norm(heads, norm, h.rms_epsilon);
                     }
-                    rope(heads, h.n_embd_head, session.pos + i, &h.rope, h.rope_pairs);
+                    rope(heads, h.n_embd_head, pos + i, &h.rope, h.rope_pairs);
                 }
-                session.kv.write(index, session.pos + i, k_row, v_row);
-                q[at * n_q..(at + 1) * n_q].copy_from_slice(q_row);
+                kv.write(index, pos + i, k_row, v_row);
+                q.copy_from_slice(q_row);
             }
-            let rows = session.rows.start * n_q..session.rows.end * n_q;
             let attention = Attention {
-                q: &q[rows.clone()],
-                kv: session.kv.planes(index),
-                pos: session.pos,
+                q: q_rows,
+                kv: kv.planes(index),
+                pos,
                 n_head: h.n_head,
                 n_head_kv: h.n_head_kv,
                 n_embd_head: h.n_embd_head,
             };
-            attend(pool, &attention, &mut out[rows]);
+            attend(pool, &attention, out_rows);
         }
     }
 }
@@ -177,12 +167,15 @@ fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
-/// Moves the rows in `kept`, which ascend, to the front and drops the others.
-fn keep_rows(x: &mut Vec<f32>, n: usize, kept: &[usize]) {
-    for (to, from) in kept.iter().enumerate() {
-        x.copy_within(from * n..(from + 1) * n, to * n);
+/// Moves the rows whose logits are wanted to the front and drops the others.
+fn keep_wanted(x: &mut Vec<f32>, n: usize, slices: &[Slice]) {
+    let (mut from, mut to) = (0, 0);
+    for slice in slices {
+        from += slice.tokens.len();
+        x.copy_within((from - slice.n_logits) * n..from * n, to * n);
+        to += slice.n_logits;
     }
-    x.truncate(kept.len() * n);
+    x.truncate(to * n);
 }
 
 /// `silu(gate) · up`, rows shared out over the pool.
