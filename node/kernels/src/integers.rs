@@ -88,10 +88,13 @@ impl Integers for BlockQ4_0 {
     const D: usize = offset_of!(BlockQ4_0, d);
 
     #[inline(always)]
-    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
         // SAFETY: the caller's promise.
         unsafe {
-            nibbles(W::piece(rows, offset_of!(BlockQ4_0, qs)), out);
+            let low = nibbles(W::piece(rows, offset_of!(BlockQ4_0, qs)));
+            for i in 0..8 {
+                out(i, low[i]);
+            }
         }
     }
 }
@@ -102,10 +105,13 @@ impl Integers for BlockQ4_1 {
     const M: Option<usize> = Some(offset_of!(BlockQ4_1, m));
 
     #[inline(always)]
-    unsafe fn fours<W: Word>(rows: W::Rows, out: impl FnMut(usize, W)) {
+    unsafe fn fours<W: Word>(rows: W::Rows, mut out: impl FnMut(usize, W)) {
         // SAFETY: the caller's promise.
         unsafe {
-            nibbles(W::piece(rows, offset_of!(BlockQ4_1, qs)), out);
+            let low = nibbles(W::piece(rows, offset_of!(BlockQ4_1, qs)));
+            for i in 0..8 {
+                out(i, low[i]);
+            }
         }
     }
 }
@@ -120,7 +126,10 @@ impl Integers for BlockQ5_0 {
         // SAFETY: the caller's promise.
         unsafe {
             let fifth = W::word(rows, offset_of!(BlockQ5_0, qh));
-            nibbles(W::piece(rows, offset_of!(BlockQ5_0, qs)), |i, low: W| out(i, low.or(fifth_bits(fifth, i))));
+            let low = nibbles(W::piece(rows, offset_of!(BlockQ5_0, qs)));
+            for i in 0..8 {
+                out(i, low[i].or(fifth_bits(fifth, i)));
+            }
         }
     }
 }
@@ -135,7 +144,10 @@ impl Integers for BlockQ5_1 {
         // SAFETY: the caller's promise.
         unsafe {
             let fifth = W::word(rows, offset_of!(BlockQ5_1, qh));
-            nibbles(W::piece(rows, offset_of!(BlockQ5_1, qs)), |i, low: W| out(i, low.or(fifth_bits(fifth, i))));
+            let low = nibbles(W::piece(rows, offset_of!(BlockQ5_1, qs)));
+            for i in 0..8 {
+                out(i, low[i].or(fifth_bits(fifth, i)));
+            }
         }
     }
 }
@@ -336,15 +348,15 @@ impl Integers for BlockQ6K {
     }
 }
 
-/// The low nibbles of 16 bytes, then the high ones.
+/// The low nibbles of 16 bytes, then the high ones. An array, as compilers put a closure here that they need not expand in
+/// place and then call every word's operation.
 #[inline(always)]
-unsafe fn nibbles<W: Word>(words: [W; 4], mut out: impl FnMut(usize, W)) {
-    for i in 0..4 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            out(i, words[i].and(NIBBLES));
-            out(4 + i, words[i].shr(4).and(NIBBLES));
-        }
+unsafe fn nibbles<W: Word>(words: [W; 4]) -> [W; 8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [a, b, c, d] = words;
+        let high = |word: W| word.shr(4).and(NIBBLES);
+        [a.and(NIBBLES), b.and(NIBBLES), c.and(NIBBLES), d.and(NIBBLES), high(a), high(b), high(c), high(d)]
     }
 }
 

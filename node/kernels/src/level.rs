@@ -63,8 +63,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Some(match n_rows {
                 1 => 1,
-                2..=4 => 4,
-                _ => 8,
+                5..=8 => 8,
+                _ => 4,
             }),
             #[cfg(target_arch = "aarch64")]
             Level::Dotprod => Some(if n_rows == 1 { 1 } else { 4 }),

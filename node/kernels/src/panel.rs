@@ -54,61 +54,69 @@ struct Part<'a, W> {
     write: W,
 }
 
+/// A thread's room to compute in.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Where weights are unpacked to: some 20 kB each.
+    pub(crate) panels: [Panel; 2],
+    /// Sums of each tile, between one slice of weights and the next.
+    pub(crate) sums: Vec<f32>,
+}
+
 thread_local! {
-    /// Each thread's place to unpack to: some 50 kB for rows of 3,072 weights.
-    static PANEL: RefCell<Panel> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Runs a kernel for panels of `R` rows, `P` of them together, by `T` inputs.
+macro_rules! kernel {
+    ($part:ident, $scratch:ident, $kernel:path, $r:literal, $p:literal, $t:literal) => {
+        // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
+        $part.each::<B, $r, $p, $t>(|rows, write| unsafe { $kernel($scratch, rows, $part.tiles, write) })
+    };
 }
 
 impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
     fn multiply<B: Integers>(self) {
         let n = self.tiles[0].n_rows();
-        PANEL.with_borrow_mut(|panel| match (self.level, n) {
+        SCRATCH.with_borrow_mut(|scratch| match (self.level, n) {
             (Level::Scalar, _) => unreachable!("the definition multiplies row by row"),
-            // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { x86::avx2(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Avx2, 1) => kernel!(self, scratch, x86::avx2, 8, 1, 1),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => self.each::<B, 8, 4>(|rows, write| unsafe { x86::avx2(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Avx2, _) => kernel!(self, scratch, x86::avx2, 8, 1, 4),
             #[cfg(target_arch = "x86_64")]
-            (Level::AvxVnni, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { x86::avx_vnni(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::AvxVnni, 1) => kernel!(self, scratch, x86::avx_vnni, 8, 1, 1),
             #[cfg(target_arch = "x86_64")]
-            (Level::AvxVnni, _) => self.each::<B, 8, 4>(|rows, write| unsafe { x86::avx_vnni(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::AvxVnni, _) => kernel!(self, scratch, x86::avx_vnni, 8, 1, 4),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, 1) => self.each::<B, 16, 1>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Avx512, 1) => kernel!(self, scratch, x86::avx512, 16, 1, 1),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, 4) => self.each::<B, 16, 4>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Avx512, 8) => kernel!(self, scratch, x86::avx512, 16, 1, 8),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, _) => self.each::<B, 16, 8>(|rows, write| unsafe { x86::avx512(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Avx512, _) => kernel!(self, scratch, x86::avx512, 16, 2, 4),
             #[cfg(target_arch = "aarch64")]
-            (Level::Dotprod, 1) => self.each::<B, 8, 1>(|rows, write| unsafe { neon::panel(panel, rows, self.tiles, write) }),
-            // SAFETY: as above.
+            (Level::Dotprod, 1) => kernel!(self, scratch, neon::panel, 8, 1, 1),
             #[cfg(target_arch = "aarch64")]
-            (Level::Dotprod, _) => self.each::<B, 8, 4>(|rows, write| unsafe { neon::panel(panel, rows, self.tiles, write) }),
+            (Level::Dotprod, _) => kernel!(self, scratch, neon::panel, 8, 1, 4),
         });
     }
 
-    /// Calls `multiply` for every `R` rows. Past the last row it repeats, and the products are not written.
-    fn each<B: Integers, const R: usize, const T: usize>(
+    /// Calls `multiply` for every `P` times `R` rows. Past the last row it repeats, and the products are not written.
+    fn each<B: Integers, const R: usize, const P: usize, const T: usize>(
         &self,
-        mut multiply: impl FnMut([&[B]; R], &dyn Fn(usize, &[[f32; R]; T])),
+        mut multiply: impl FnMut([[&[B]; R]; P], &dyn Fn(usize, usize, &[[f32; R]; T])),
     ) {
-        for first in self.rows.clone().step_by(R) {
-            let n = R.min(self.rows.end - first);
-            let rows = std::array::from_fn(|i| cast::<B>(self.w.row(first + i.min(n - 1))));
-            multiply(rows, &|tile, products| {
+        for first in self.rows.clone().step_by(P * R) {
+            let row = |row: usize| cast::<B>(self.w.row(row.min(self.rows.end - 1)));
+            let rows = std::array::from_fn(|p| std::array::from_fn(|i| row(first + p * R + i)));
+            multiply(rows, &|tile, p, products| {
+                let first = first + p * R;
                 for (token, products) in (tile * T..self.n_rows).zip(products) {
                     // A length that is known copies without a call.
-                    if n == R {
+                    if first + R <= self.rows.end {
                         (self.write)(token, first, products);
-                    } else {
-                        (self.write)(token, first, &products[..n]);
+                    } else if first < self.rows.end {
+                        (self.write)(token, first, &products[..self.rows.end - first]);
                     }
                 }
             });

@@ -12,7 +12,7 @@ use super::{load16, sdot};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::{Panel, halves};
+use crate::panel::{Panel, Scratch, halves};
 use crate::word::{Side, Word};
 
 const R: usize = 8;
@@ -27,15 +27,15 @@ type Sums<const T: usize> = [[float32x4_t; 2]; T];
 /// Unpacks `rows` and multiplies them with each tile; `write` gets the index of a tile and its products, `(T, R)`.
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn panel<B: Integers, const T: usize>(
-    panel: &mut Panel,
-    rows: [&[B]; R],
+    scratch: &mut Scratch,
+    [rows]: [[&[B]; R]; 1],
     tiles: &[Tile],
-    write: impl Fn(usize, &[[f32; R]; T]),
+    write: impl Fn(usize, usize, &[[f32; R]; T]),
 ) {
     if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
         let mut out = [[0.0; R]; T];
         out[0] = store(&[one_input(rows, tile)])[0];
-        return write(0, &out);
+        return write(0, 0, &out);
     }
     let n_blocks = rows[0].len();
     let n_slice = if tiles.len() == 1 { SLICE / B::WEIGHTS } else { n_blocks };
@@ -43,19 +43,19 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     for first in (0..n_blocks).step_by(n_slice.max(1)) {
         let range = first..(first + n_slice).min(n_blocks);
         // SAFETY: this function's target features are those the words ask for.
-        unsafe { panel.pack::<B, Eight, R>(rows, range.clone(), false, |_| {}) };
+        unsafe { scratch.panels[0].pack::<B, Eight, R>(rows, range.clone(), false, |_| {}) };
         if let [tile] = tiles {
-            add_blocks::<B, T>(panel, tile, range, &mut only);
+            add_blocks::<B, T>(&scratch.panels[0], tile, range, &mut only);
             continue;
         }
         for (index, tile) in tiles.iter().enumerate() {
             let mut sums = [[vdupq_n_f32(0.0); 2]; T];
-            add_blocks::<B, T>(panel, tile, range.clone(), &mut sums);
-            write(index, &store(&sums));
+            add_blocks::<B, T>(&scratch.panels[0], tile, range.clone(), &mut sums);
+            write(index, 0, &store(&sums));
         }
     }
     if tiles.len() == 1 {
-        write(0, &store(&only));
+        write(0, 0, &store(&only));
     }
 }
 

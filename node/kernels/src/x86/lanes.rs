@@ -22,7 +22,7 @@ pub(super) trait Lanes<const R: usize> {
     unsafe fn load_weights(from: &[[u8; 4]; R]) -> Self::I;
     /// Adds `Σ w x` over the four bytes of each lane to `sum`. Weights are 0…127, or signed
     /// ones, raised if `UNSIGNED`.
-    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::I, x: [i8; 4]) -> Self::I;
+    unsafe fn dot4<const SIGNED: bool>(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// `sum + a · b`
     unsafe fn mul_add_int(a: Self::I, b: Self::I, sum: Self::I) -> Self::I;
     unsafe fn splat_float(value: f32) -> Self::F;
@@ -68,8 +68,7 @@ impl Lanes<8> for Avx2 {
     /// 2 · 128 · 127 and fits 16 bits.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn dot4<const SIGNED: bool>(sum: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
-        let x = _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8)));
+    unsafe fn dot4<const SIGNED: bool>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
         let pairs =
             if SIGNED { _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) } else { _mm256_maddubs_epi16(w, x) };
         _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -144,8 +143,8 @@ impl Lanes<8> for AvxVnni {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,avxvnni")]
-    unsafe fn dot4<const SIGNED: bool>(sum: __m256i, w: __m256i, x: [i8; 4]) -> __m256i {
-        _mm256_dpbusd_avx_epi32(sum, w, _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))))
+    unsafe fn dot4<const SIGNED: bool>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        _mm256_dpbusd_avx_epi32(sum, w, x)
     }
 
     #[inline]
@@ -217,8 +216,8 @@ impl Lanes<16> for Avx512 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn dot4<const SIGNED: bool>(sum: __m512i, w: __m512i, x: [i8; 4]) -> __m512i {
-        _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))))
+    unsafe fn dot4<const SIGNED: bool>(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(sum, w, x)
     }
 
     #[inline]

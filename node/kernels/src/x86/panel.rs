@@ -1,8 +1,8 @@
-//! A panel of weights against a tile of inputs, a lane per row.
+//! Panels of weights against tiles of inputs, a lane per row.
 //!
 //! For each block: four bytes of every row at a time are multiplied with four bytes of each input, which fill the lanes.
-//! AVX-512, 16 rows by 8 inputs: 8 dot products, a start, a conversion, a product and a multiply-add give 512 products of
-//! Q4_0, 11 instructions for two ports.
+//! AVX-512, two panels of 16 rows by 4 inputs: six loads feed eight dot products, where one panel by 8 inputs takes nine, which
+//! is more than the two a cycle that the processor has. Per block of 32 a conversion, a product and a multiply-add follow.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -11,118 +11,118 @@ use super::lanes::{Avx2, Avx512, AvxVnni, Lanes};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::Panel;
+use crate::panel::{Panel, Scratch};
 
-/// Weights of a row that decode unpacks at a time: with sixteen rows they fill a third of the first cache.
+/// Weights of a row that are unpacked at a time: with sixteen rows they fill a third of the first cache.
 const SLICE: usize = 1024;
 
-/// Products of the `R` rows of `w` with the `T` inputs of `x`, unpacked and multiplied with AVX2.
+/// Products of `P` times 8 rows of weights with the inputs in `tiles`, unpacked and multiplied with AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn avx2<B: Integers, const T: usize>(
-    panel: &mut Panel,
-    rows: [&[B]; 8],
+pub(crate) fn avx2<B: Integers, const P: usize, const T: usize>(
+    scratch: &mut Scratch,
+    rows: [[&[B]; 8]; P],
     tiles: &[Tile],
-    write: impl FnMut(usize, &[[f32; 8]; T]),
+    write: impl FnMut(usize, usize, &[[f32; 8]; T]),
 ) {
     // SAFETY: this function's target features are those the lanes ask for.
-    unsafe { multiply::<Avx2, B, 8, T>(panel, rows, tiles, write) }
+    unsafe { multiply::<Avx2, B, 8, P, T>(scratch, rows, tiles, write) }
 }
 
 /// As [`avx2`], with AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(crate) fn avx_vnni<B: Integers, const T: usize>(
-    panel: &mut Panel,
-    rows: [&[B]; 8],
+pub(crate) fn avx_vnni<B: Integers, const P: usize, const T: usize>(
+    scratch: &mut Scratch,
+    rows: [[&[B]; 8]; P],
     tiles: &[Tile],
-    write: impl FnMut(usize, &[[f32; 8]; T]),
+    write: impl FnMut(usize, usize, &[[f32; 8]; T]),
 ) {
     // SAFETY: as above.
-    unsafe { multiply::<AvxVnni, B, 8, T>(panel, rows, tiles, write) }
+    unsafe { multiply::<AvxVnni, B, 8, P, T>(scratch, rows, tiles, write) }
 }
 
 /// As [`avx2`], with AVX-512.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vnni")]
-pub(crate) fn avx512<B: Integers, const T: usize>(
-    panel: &mut Panel,
-    rows: [&[B]; 16],
+pub(crate) fn avx512<B: Integers, const P: usize, const T: usize>(
+    scratch: &mut Scratch,
+    rows: [[&[B]; 16]; P],
     tiles: &[Tile],
-    write: impl FnMut(usize, &[[f32; 16]; T]),
+    write: impl FnMut(usize, usize, &[[f32; 16]; T]),
 ) {
     // SAFETY: as above.
-    unsafe { multiply::<Avx512, B, 16, T>(panel, rows, tiles, write) }
+    unsafe { multiply::<Avx512, B, 16, P, T>(scratch, rows, tiles, write) }
 }
 
-/// Unpacks `rows` and multiplies them with each tile; `write` gets the index of a tile and its products, `(T, R)`.
+/// Unpacks `rows` slice by slice and multiplies each slice with every tile; `write` gets the index of a tile, that of a panel
+/// and their products, `(T, R)`.
 ///
 /// # Safety
 /// The processor has the features of `L`, and so does the function this is compiled into.
 #[inline(always)]
-unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
-    panel: &mut Panel,
-    rows: [&[B]; R],
+unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize>(
+    scratch: &mut Scratch,
+    rows: [[&[B]; R]; P],
     tiles: &[Tile],
-    mut write: impl FnMut(usize, &[[f32; R]; T]),
+    mut write: impl FnMut(usize, usize, &[[f32; R]; T]),
 ) {
-    // The next rows lie behind these. Sixteen streams are more than the hardware's own prefetcher follows, so their bytes
-    // are asked for here: some with each block in decode, some with each tile in prefill.
-    let (next, n_bytes) = (rows[0].as_ptr().wrapping_add(R * rows[0].len()).cast::<i8>(), R * size_of_val(rows[0]));
-    let ask = |bytes: Range<usize>| {
-        for at in bytes.step_by(64) {
-            // SAFETY: a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
-        }
-    };
-    let n_blocks = rows[0].len();
-    if let [tile] = tiles {
-        let mut sums = [[0.0; R]; T];
-        let n_slice = SLICE / B::WEIGHTS;
-        for first in (0..n_blocks).step_by(n_slice) {
-            let range = first..(first + n_slice).min(n_blocks);
-            let block_bytes = R * size_of::<B>();
+    let n_blocks = rows[0][0].len();
+    let n_slice = SLICE / B::WEIGHTS;
+    let panels = scratch.panels.first_chunk_mut::<P>().expect("there is scratch for every panel");
+    scratch.sums.clear();
+    scratch.sums.resize(tiles.len() * P * T * R, 0.0);
+    let sums = scratch.sums.as_chunks_mut::<R>().0.as_chunks_mut::<T>().0.as_chunks_mut::<P>().0;
+    for first in (0..n_blocks).step_by(n_slice) {
+        let range = first..(first + n_slice).min(n_blocks);
+        for (panel, rows) in panels.iter_mut().zip(rows) {
+            // The next rows lie behind these. Sixteen streams are more than the hardware's own prefetcher follows, so their
+            // bytes are asked for here.
+            let next = rows[0].as_ptr().wrapping_add(P * R * n_blocks).cast::<i8>();
+            let ask = |b: usize| {
+                for at in (b * R * size_of::<B>()..(b + 1) * R * size_of::<B>()).step_by(64) {
+                    // SAFETY: a prefetch reads nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
+                }
+            };
             // SAFETY: the caller's promise.
-            unsafe {
-                panel.pack::<B, L::I, R>(rows, range.clone(), L::UNSIGNED, |b| ask(b * block_bytes..(b + 1) * block_bytes));
-                add::<L, B, R, T>(panel, tile, range, &mut sums);
-            }
+            unsafe { panel.pack::<B, L::I, R>(rows, range.clone(), L::UNSIGNED, ask) };
         }
-        return write(0, &sums);
+        for (sums, tile) in sums.iter_mut().zip(tiles) {
+            // SAFETY: the caller's promise.
+            unsafe { add::<L, B, R, P, T>(panels, tile, range.clone(), sums) };
+        }
     }
-    // SAFETY: the caller's promise.
-    unsafe { panel.pack::<B, L::I, R>(rows, 0..n_blocks, L::UNSIGNED, |_| {}) };
-    let share = n_bytes.div_ceil(tiles.len()).next_multiple_of(64);
-    for (index, tile) in tiles.iter().enumerate() {
-        ask(index * share..((index + 1) * share).min(n_bytes));
-        let mut sums = [[0.0; R]; T];
-        // SAFETY: the caller's promise.
-        unsafe { add::<L, B, R, T>(panel, tile, 0..n_blocks, &mut sums) };
-        write(index, &sums);
+    for (index, sums) in sums.iter().enumerate() {
+        (0..P).for_each(|panel| write(index, panel, &sums[panel]));
     }
 }
 
-/// Adds the products of the panel, which holds blocks `range`, to `sums`.
+/// Adds the products of the panels, which hold blocks `range`, to `sums`.
 ///
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn add<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
-    panel: &Panel,
+unsafe fn add<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize>(
+    panels: &[Panel; P],
     tile: &Tile,
     range: Range<usize>,
-    sums: &mut [[f32; R]; T],
+    sums: &mut [[[f32; R]; T]; P],
 ) {
     // SAFETY: the caller's promise, here and below.
     unsafe {
-        let mut vectors = [L::splat_float(0.0); T];
-        for t in 0..T {
-            vectors[t] = L::load_float(&sums[t]);
+        let mut vectors = [[L::splat_float(0.0); T]; P];
+        for p in 0..P {
+            for t in 0..T {
+                vectors[p][t] = L::load_float(&sums[p][t]);
+            }
         }
         if B::WEIGHTS == SUPER {
-            large::<L, B, R, T>(panel, tile, range, &mut vectors);
+            large::<L, B, R, P, T>(panels, tile, range, &mut vectors);
         } else {
-            small::<L, B, R, T>(panel, tile, range, &mut vectors);
+            small::<L, B, R, P, T>(panels, tile, range, &mut vectors);
         }
-        for t in 0..T {
-            L::store_float(&mut sums[t], vectors[t]);
+        for p in 0..P {
+            for t in 0..T {
+                L::store_float(&mut sums[p][t], vectors[p][t]);
+            }
         }
     }
 }
@@ -132,28 +132,36 @@ unsafe fn add<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
-    panel: &Panel,
+unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize>(
+    panels: &[Panel; P],
     tile: &Tile,
     range: Range<usize>,
-    sums: &mut [L::F; T],
+    sums: &mut [[L::F; T]; P],
 ) {
-    let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<8>().0, rows_of::<_, T>(&tile.qs).as_chunks::<8>().0);
-    let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
+    let inputs = rows_of::<_, T>(&tile.qs).as_chunks::<8>().0;
     let (d_x, starts, sums32) = (rows_of::<_, T>(&tile.d), rows_of::<_, T>(&tile.starts), rows_of::<_, T>(&tile.sums32));
+    let weights = each(panels, |panel| rows_of::<_, R>(panel.weights()).as_chunks::<8>().0);
+    let d_w = each(panels, |panel| rows_of::<_, R>(&panel.d));
+    let m_w = each(panels, |panel| rows_of::<_, R>(&panel.m));
     // SAFETY: the caller's promise, here and below.
     unsafe {
         for (at, b) in range.enumerate() {
-            let mut exact = start::<L, B, R, T>(&starts[b]);
-            dot::<L, B, R, T, 8>(&mut exact, &weights[at], &inputs[b]);
-            let d = L::load_float(&d_w[at]);
-            for t in 0..T {
-                sums[t] = L::mul_add(L::mul(d, L::splat_float(d_x[b][t])), L::to_float(exact[t]), sums[t]);
+            let mut exact = start::<L, B, R, P, T>(&starts[b]);
+            dot::<L, B, R, P, T, 8>(&mut exact, each(&weights, |weights| &weights[at]), &inputs[b]);
+            for p in 0..P {
+                let d = L::load_float(&d_w[p][at]);
+                for t in 0..T {
+                    let factor = L::mul(d, L::splat_float(d_x[b][t]));
+                    sums[p][t] = L::mul_add(factor, L::to_float(exact[p][t]), sums[p][t]);
+                }
             }
             if B::M.is_some() {
-                let m = L::load_float(&m_w[at]);
-                for t in 0..T {
-                    sums[t] = L::mul_add(L::mul(m, L::splat_float(d_x[b][t])), L::splat_float(sums32[b][t]), sums[t]);
+                for p in 0..P {
+                    let m = L::load_float(&m_w[p][at]);
+                    for t in 0..T {
+                        let factor = L::mul(m, L::splat_float(d_x[b][t]));
+                        sums[p][t] = L::mul_add(factor, L::splat_float(sums32[b][t]), sums[p][t]);
+                    }
                 }
             }
         }
@@ -166,48 +174,60 @@ unsafe fn small<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
-    panel: &Panel,
+unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize>(
+    panels: &[Panel; P],
     tile: &Tile,
     range: Range<usize>,
-    sums: &mut [L::F; T],
+    sums: &mut [[L::F; T]; P],
 ) {
     let n_sub = SUPER / B::SUB;
-    let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<4>().0, rows_of::<_, T>(&tile.qs).as_chunks::<4>().0);
-    let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
-    let (scales, mins) = (rows_of::<_, R>(&panel.scales), rows_of::<_, R>(&panel.mins));
+    let inputs = rows_of::<_, T>(&tile.qs).as_chunks::<4>().0;
     let (d_x, starts) = (rows_of::<_, T>(&tile.d), rows_of::<_, T>(&tile.starts));
     let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 });
+    let weights = each(panels, |panel| rows_of::<_, R>(panel.weights()).as_chunks::<4>().0);
+    let (d_w, m_w) = (each(panels, |panel| rows_of::<_, R>(&panel.d)), each(panels, |panel| rows_of::<_, R>(&panel.m)));
+    let (scales, mins) =
+        (each(panels, |panel| rows_of::<_, R>(&panel.scales)), each(panels, |panel| rows_of::<_, R>(&panel.mins)));
     // SAFETY: the caller's promise, here and below.
     unsafe {
         for (at, b) in range.enumerate() {
-            let mut total = [L::splat(0); T];
+            let mut total = [[L::splat(0); T]; P];
             for j in 0..n_sub {
-                let mut exact = start::<L, B, R, T>(&starts[(b * n_sub + j) * B::SUB / 16]);
+                let mut exact = start::<L, B, R, P, T>(&starts[(b * n_sub + j) * B::SUB / 16]);
                 for part in 0..B::SUB / 16 {
                     let (w, x) = ((at * n_sub + j) * (B::SUB / 16) + part, (b * n_sub + j) * (B::SUB / 16) + part);
-                    dot::<L, B, R, T, 4>(&mut exact, &weights[w], &inputs[x]);
+                    dot::<L, B, R, P, T, 4>(&mut exact, each(&weights, |weights| &weights[w]), &inputs[x]);
                 }
-                let scale = L::load(&scales[at * n_sub + j]);
-                for t in 0..T {
-                    total[t] = L::mul_add_int(exact[t], scale, total[t]);
-                }
-            }
-            let d = L::load_float(&d_w[at]);
-            for t in 0..T {
-                sums[t] = L::mul_add(L::mul(d, L::splat_float(d_x[b][t])), L::to_float(total[t]), sums[t]);
-            }
-            if B::M.is_some() {
-                let mut total = [L::splat_float(0.0); T];
-                for j in 0..n_sub {
-                    let min = L::load_float(&mins[at * n_sub + j]);
+                for p in 0..P {
+                    let scale = L::load(&scales[p][at * n_sub + j]);
                     for t in 0..T {
-                        total[t] = L::mul_add(min, L::splat_float(input_sums[b * n_sub + j][t]), total[t]);
+                        total[p][t] = L::mul_add_int(exact[p][t], scale, total[p][t]);
                     }
                 }
-                let m = L::load_float(&m_w[at]);
+            }
+            for p in 0..P {
+                let d = L::load_float(&d_w[p][at]);
                 for t in 0..T {
-                    sums[t] = L::mul_add(L::mul(m, L::splat_float(d_x[b][t])), total[t], sums[t]);
+                    let factor = L::mul(d, L::splat_float(d_x[b][t]));
+                    sums[p][t] = L::mul_add(factor, L::to_float(total[p][t]), sums[p][t]);
+                }
+            }
+            if B::M.is_some() {
+                let mut total = [[L::splat_float(0.0); T]; P];
+                for j in 0..n_sub {
+                    for p in 0..P {
+                        let min = L::load_float(&mins[p][at * n_sub + j]);
+                        for t in 0..T {
+                            total[p][t] = L::mul_add(min, L::splat_float(input_sums[b * n_sub + j][t]), total[p][t]);
+                        }
+                    }
+                }
+                for p in 0..P {
+                    let m = L::load_float(&m_w[p][at]);
+                    for t in 0..T {
+                        let factor = L::mul(m, L::splat_float(d_x[b][t]));
+                        sums[p][t] = L::mul_add(factor, total[p][t], sums[p][t]);
+                    }
                 }
             }
         }
@@ -219,7 +239,7 @@ unsafe fn large<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn start<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(starts: &[i32; T]) -> [L::I; T] {
+unsafe fn start<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize>(starts: &[i32; T]) -> [[L::I; T]; P] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut exact = [L::splat(0); T];
@@ -228,7 +248,7 @@ unsafe fn start<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(starts
                 exact[t] = L::splat(starts[t]);
             }
         }
-        exact
+        [exact; P]
     }
 }
 
@@ -237,21 +257,41 @@ unsafe fn start<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(starts
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn dot<L: Lanes<R>, B: Integers, const R: usize, const T: usize, const N: usize>(
-    exact: &mut [L::I; T],
-    weights: &[[[u8; 4]; R]; N],
+unsafe fn dot<L: Lanes<R>, B: Integers, const R: usize, const P: usize, const T: usize, const N: usize>(
+    exact: &mut [[L::I; T]; P],
+    weights: [&[[[u8; 4]; R]; N]; P],
     inputs: &[[[i8; 4]; T]; N],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         for k in 0..N {
-            let w = L::load_weights(&weights[k]);
+            let mut w = [L::splat(0); P];
+            for p in 0..P {
+                w[p] = L::load_weights(&weights[p][k]);
+            }
             for t in 0..T {
-                let x = inputs[k][t];
-                exact[t] = if B::CENTRE > 0 { L::dot4::<true>(exact[t], w, x) } else { L::dot4::<false>(exact[t], w, x) };
+                let x = L::splat(i32::from_ne_bytes(inputs[k][t].map(|x| x as u8)));
+                for p in 0..P {
+                    exact[p][t] = if B::CENTRE > 0 {
+                        L::dot4::<true>(exact[p][t], w[p], x)
+                    } else {
+                        L::dot4::<false>(exact[p][t], w[p], x)
+                    };
+                }
             }
         }
     }
+}
+
+/// `f` of each panel, or of what belongs to it. Not `array::map`, which calls its closure through memory where the caller is
+/// compiled for features its own crate is not.
+#[inline(always)]
+fn each<'a, V, U: Copy + 'a, const P: usize>(values: &'a [V; P], f: impl Fn(&'a V) -> U) -> [U; P] {
+    let mut all = [f(&values[0]); P];
+    for p in 1..P {
+        all[p] = f(&values[p]);
+    }
+    all
 }
 
 /// The values of `N` rows at each position.
