@@ -8,7 +8,7 @@ use std::time::Duration;
 use access::Origins;
 use anyhow::{Context, Result, bail};
 use catalog::{REGISTRY, Registry};
-use scheduler::{KeepAlive, Limits};
+use scheduler::{KeepAlive, KvType, Limits};
 
 const PORT: u16 = 11434;
 
@@ -35,6 +35,10 @@ impl Config {
             n_ctx: number("OLLAMA_CONTEXT_LENGTH")?.filter(|n| *n > 0).unwrap_or(defaults.n_ctx),
             keep_alive: keep_alive(&text("OLLAMA_KEEP_ALIVE"))?.unwrap_or(defaults.keep_alive),
             n_threads: number("LANTERN_THREADS")?.filter(|n| *n > 0).unwrap_or(defaults.n_threads),
+            kv_type: match text("OLLAMA_KV_CACHE_TYPE").as_str() {
+                "" => defaults.kv_type,
+                name => KvType::named(name).with_context(|| format!("OLLAMA_KV_CACHE_TYPE is {name}, needed is f16 or q8_0"))?,
+            },
             drafting: defaults.drafting,
         };
         let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;

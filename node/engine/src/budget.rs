@@ -1,5 +1,7 @@
 //! What a model will need, against what the machine has, before it is opened.
 
+use kernels::KvType;
+
 use crate::hyperparams::Hyperparams;
 use crate::kv_cache::kv_bytes;
 
@@ -8,8 +10,8 @@ const SCRATCH_BYTES: u64 = 64 << 20;
 
 /// Bytes a model needs to serve `n_sessions` sessions of `n_ctx` tokens: its file in the page cache, keys and values, and
 /// scratch.
-pub fn needed_bytes(hyperparams: &Hyperparams, file_bytes: u64, n_ctx: usize, n_sessions: usize) -> u64 {
-    file_bytes + kv_bytes(hyperparams, n_ctx) as u64 * n_sessions as u64 + SCRATCH_BYTES
+pub fn needed_bytes(hyperparams: &Hyperparams, file_bytes: u64, kv_type: KvType, n_ctx: usize, n_sessions: usize) -> u64 {
+    file_bytes + kv_bytes(hyperparams, kv_type, n_ctx) as u64 * n_sessions as u64 + SCRATCH_BYTES
 }
 
 /// The longest context with which `n_sessions` sessions fit into `available` bytes, at most `n_ctx`; `None` when not even
@@ -17,13 +19,14 @@ pub fn needed_bytes(hyperparams: &Hyperparams, file_bytes: u64, n_ctx: usize, n_
 pub fn fitting_n_ctx(
     hyperparams: &Hyperparams,
     file_bytes: u64,
+    kv_type: KvType,
     n_ctx: usize,
     n_ctx_min: usize,
     n_sessions: usize,
     available: u64,
 ) -> Option<usize> {
-    let fixed = needed_bytes(hyperparams, file_bytes, 0, n_sessions);
-    let per_position = kv_bytes(hyperparams, 1) as u64 * n_sessions as u64;
+    let fixed = needed_bytes(hyperparams, file_bytes, kv_type, 0, n_sessions);
+    let per_position = kv_bytes(hyperparams, kv_type, 1) as u64 * n_sessions as u64;
     let room = usize::try_from(available.checked_sub(fixed)? / per_position).unwrap_or(usize::MAX);
     (room >= n_ctx_min.min(n_ctx)).then(|| room.min(n_ctx))
 }
@@ -61,8 +64,8 @@ mod tests {
             rope_pairs: RopePairs::Adjacent,
         };
         // 2 layers × k and v × 4 values × 2 bytes.
-        assert_eq!(kv_bytes(&h, 1), 32);
-        let check = |available, expected| assert_eq!(fitting_n_ctx(&h, 1000, 100, 10, 1, available), expected);
+        assert_eq!(kv_bytes(&h, KvType::F16, 1), 32);
+        let check = |available, expected| assert_eq!(fitting_n_ctx(&h, 1000, KvType::F16, 100, 10, 1, available), expected);
         check(SCRATCH_BYTES + 1000 + 3200, Some(100));
         check(SCRATCH_BYTES + 1000 + 1600, Some(50));
         check(SCRATCH_BYTES + 1000 + 32, None);

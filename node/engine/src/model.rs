@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use kernels::QuantType;
+use kernels::{KvType, QuantType};
 
 use crate::gguf::{Header, HeaderError, TensorInfo};
 use crate::hyperparams::{Family, Hyperparams, HyperparamsError};
@@ -108,8 +108,8 @@ impl Model {
     }
 
     /// Bytes of keys and values of `n` tokens.
-    pub fn kv_bytes(&self, n: usize) -> u64 {
-        kv_bytes(&self.hyperparams, n) as u64
+    pub fn kv_bytes(&self, kv_type: KvType, n: usize) -> u64 {
+        kv_bytes(&self.hyperparams, kv_type, n) as u64
     }
 
     /// Bytes of the file.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use kernels::KvType;
+
 use crate::kv_cache::KvCache;
 use crate::model::Model;
 
@@ -12,12 +14,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// An empty session with room for `n_ctx` tokens.
+    /// An empty session with room for `n_ctx` tokens, whose keys and values are kept as `kv_type`.
     ///
     /// # Errors
     /// When the address range cannot be reserved.
-    pub fn new(model: &Model, n_ctx: usize) -> io::Result<Session> {
-        Ok(Session { tokens: Vec::with_capacity(n_ctx), kv: KvCache::new(model.hyperparams(), n_ctx)? })
+    ///
+    /// # Panics
+    /// When the model's heads do not fit the type.
+    pub fn new(model: &Model, kv_type: KvType, n_ctx: usize) -> io::Result<Session> {
+        assert!(kv_type.fits(model.hyperparams().n_embd_head), "heads of {} in {kv_type}", model.hyperparams().n_embd_head);
+        Ok(Session { tokens: Vec::with_capacity(n_ctx), kv: KvCache::new(model.hyperparams(), kv_type, n_ctx)? })
     }
 
     /// Tokens whose keys and values are held.

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use engine::{Level, Model, Pool, QuantType, Session, Slice, step};
+use engine::{KvType, Level, Model, Pool, QuantType, Session, Slice, step};
 use testkit::{Shape, tiny_model};
 
 struct Counting;
@@ -45,7 +45,7 @@ fn decode_steps_allocate_nothing() {
         let model = Model::open(file.path()).unwrap();
         for level in Level::available() {
             let pool = Pool::new(2, level);
-            let mut sessions = [Session::new(&model, 64).unwrap(), Session::new(&model, 64).unwrap()];
+            let mut sessions = [Session::new(&model, KvType::F16, 64).unwrap(), Session::new(&model, KvType::F16, 64).unwrap()];
             let mut logits = Vec::new();
             let mut decode = |sessions: &mut [Session; 2], token: u32| {
                 let [a, b] = sessions;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use engine::{Header, Level, Model, Pool, QuantType, Sampler, SamplerOptions, Session, Slice, step};
+use engine::{Header, KvType, Level, Model, Pool, QuantType, Sampler, SamplerOptions, Session, Slice, step};
 use testkit::{GgufWriter, Item, Shape, tiny_model};
 
 fn tiny() -> GgufWriter {
@@ -296,7 +296,7 @@ fn broken(bad: f32) -> Vec<f32> {
         w.tensor("blk.0.attn_norm.weight", QuantType::F32, 0, 256, bad.to_le_bytes().repeat(256));
     });
     let model = open(&bytes).unwrap();
-    let mut session = Session::new(&model, 8).unwrap();
+    let mut session = Session::new(&model, KvType::F16, 8).unwrap();
     let mut slices = [Slice { session: &mut session, tokens: &[1], n_logits: 1 }];
     let mut logits = Vec::new();
     step(&model, &Pool::new(1, Level::detect()), &mut slices, &mut logits).unwrap();
@@ -372,9 +372,12 @@ fn b20_long_contexts() {
     let bytes = with(|w| _ = w.set("qwen3.context_length", Item::U32(1 << 31)));
     let model = open(&bytes).unwrap();
     assert_eq!(model.hyperparams().n_ctx_train, 1 << 31);
-    let fits = engine::budget::fitting_n_ctx(model.hyperparams(), model.file_bytes(), 1 << 31, 256, 1, 1 << 30).unwrap();
-    assert!(fits < 1 << 31 && engine::budget::needed_bytes(model.hyperparams(), model.file_bytes(), fits, 1) <= 1 << 30);
-    assert!(Session::new(&model, fits).is_ok());
+    let fits =
+        engine::budget::fitting_n_ctx(model.hyperparams(), model.file_bytes(), KvType::F16, 1 << 31, 256, 1, 1 << 30).unwrap();
+    assert!(
+        fits < 1 << 31 && engine::budget::needed_bytes(model.hyperparams(), model.file_bytes(), KvType::F16, fits, 1) <= 1 << 30
+    );
+    assert!(Session::new(&model, KvType::F16, fits).is_ok());
 }
 
 #[test]
@@ -384,7 +387,7 @@ fn a19_j19_a_file_that_shrinks_ends_the_step() {
     std::fs::write(&path, tiny().bytes()).unwrap();
     let model = Model::open(Path::new(&path)).unwrap();
     let pool = Pool::new(2, Level::detect());
-    let mut session = Session::new(&model, 8).unwrap();
+    let mut session = Session::new(&model, KvType::F16, 8).unwrap();
     step(&model, &pool, &mut [Slice { session: &mut session, tokens: &[1], n_logits: 1 }], &mut Vec::new()).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
     let error =

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use engine::{Level, Model, Pool, Session, Slice, step};
+use engine::{KvType, Level, Model, Pool, Session, Slice, step};
 use serde_json::Value;
 
 fn open() -> Model {
@@ -17,7 +17,7 @@ fn open() -> Model {
 fn logits_are_those_of_the_training_framework() {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/guide.json")).unwrap();
     let (model, pool) = (open(), Pool::new(2, Level::detect()));
-    let mut session = Session::new(&model, 64).unwrap();
+    let mut session = Session::new(&model, KvType::F16, 64).unwrap();
     let (mut n_compared, mut logits) = (0, Vec::new());
     for (at, token) in fixture["tokens"].as_array().unwrap().iter().enumerate() {
         let token = u32::try_from(token.as_u64().unwrap()).unwrap();

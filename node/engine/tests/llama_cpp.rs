@@ -8,7 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use engine::{Level, Model, Pool, QuantType, Session, Slice, step};
+use engine::{KvType, Level, Model, Pool, QuantType, Session, Slice, step};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use testkit::{Shape, tiny_model};
@@ -67,7 +67,7 @@ fn check(name: &str, path: &Path, fixture: &Value) -> usize {
     let prompt: Vec<u32> = expected["prompt"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
     let model = Model::open(path).unwrap();
     let pool = Pool::new(2, Level::detect());
-    let mut session = Session::new(&model, 256).unwrap();
+    let mut session = Session::new(&model, KvType::F16, 256).unwrap();
     let mut logits = run(&model, &pool, &mut session, &prompt);
     let spread = expected["spread"].as_f64().unwrap();
     let theirs: Vec<f64> = expected["logits"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();

@@ -12,7 +12,7 @@
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
-use engine::{Level, Model, Pool, QuantType, Session, Slice, step};
+use engine::{KvType, Level, Model, Pool, QuantType, Session, Slice, step};
 use std::io::{Cursor, Write};
 use testkit::{Random, Shape, tiny_model};
 
@@ -31,7 +31,7 @@ fn open(bytes: &[u8]) -> Model {
 
 /// Logits after each of the tokens, one step a token.
 fn decode(model: &Model, pool: &Pool, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut session = Session::new(model, 64).unwrap();
+    let mut session = Session::new(model, KvType::F16, 64).unwrap();
     tokens.iter().map(|t| run(model, pool, &mut session, &[*t])).collect()
 }
 
@@ -129,7 +129,8 @@ fn bytes_do_not_depend_on_company() {
         for n_threads in 1..=4 {
             let pool = Pool::new(n_threads, Level::detect());
             for n_prefill in [1, 7, 39] {
-                let (mut a, mut b) = (Session::new(&model, 64).unwrap(), Session::new(&model, 64).unwrap());
+                let (mut a, mut b) =
+                    (Session::new(&model, KvType::F16, 64).unwrap(), Session::new(&model, KvType::F16, 64).unwrap());
                 let mut slices = [
                     Slice { session: &mut b, tokens: &other[..9], n_logits: 1 },
                     Slice { session: &mut a, tokens: &ours[..n_prefill], n_logits: 1 },
@@ -161,5 +162,36 @@ fn levels_agree_through_a_whole_model() {
     let expected = decode(&model, &Pool::new(1, Level::Scalar), &tokens);
     for level in Level::available() {
         assert_eq!(decode(&model, &Pool::new(2, level), &tokens), expected, "{level}");
+    }
+}
+
+/// Keys and values of 8 bits, each off by at most half a step of `max / 127`, move the logits of these random models by some
+/// 1 % of their size (root mean square; weights are f32, so that nothing else is rounded), and give the same bytes at every level, alone
+/// and in a batch.
+#[test]
+fn keys_of_8_bits_change_little() {
+    for family in ["llama", "qwen2", "qwen3"] {
+        let model = open(&tiny_model(&Shape::tiny(family), QuantType::F32, 5).bytes());
+        let tokens = tokens(1, 100);
+        let logits = |kv_type: KvType, level: Level, n_threads: usize, n_together: usize| {
+            let pool = Pool::new(n_threads, level);
+            let mut session = Session::new(&model, kv_type, 128).unwrap();
+            let parts = tokens.chunks(n_together).map(|part| run(&model, &pool, &mut session, part));
+            parts.last().unwrap()
+        };
+        let exact = logits(KvType::F16, Level::detect(), 1, 1);
+        let near = logits(KvType::Q8_0, Level::detect(), 1, 1);
+        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>();
+        let off = (square(&mut exact.iter().zip(&near).map(|(a, b)| a - b)) / square(&mut exact.iter().copied())).sqrt();
+        assert!(off > 0.0 && off < 0.02, "{family}: off by {off} of their size");
+        for level in Level::available() {
+            for (n_threads, n_together) in [(1, 1), (2, 7), (3, 100)] {
+                assert_eq!(
+                    logits(KvType::Q8_0, level, n_threads, n_together),
+                    near,
+                    "{family} at {level}, {n_together} together"
+                );
+            }
+        }
     }
 }

@@ -211,7 +211,7 @@ fn zeros<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
 compiled_for! {
     /// Q8_0: `d = max / 127` rounded to f16, integers from the unrounded inverse. A value that is not finite makes `d` NaN,
     /// so that it shows in the logits instead of vanishing in the integers.
-    fn quantize_small(floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
+    pub(crate) fn quantize_small(floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
         for ((x, q), d) in floats.as_chunks::<32>().0.iter().zip(qs.as_chunks_mut::<32>().0).zip(d) {
             let max = max_abs(x);
             let inverse = 127.0 / max;

@@ -1,14 +1,17 @@
-//! Attention of query rows over the f16 keys and values of one session and layer.
+//! Attention of query rows over the keys and values of one session and layer.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bytemuck::cast_slice;
 use half::f16;
 
 use crate::block::Block;
 use crate::exponential::exp;
+use crate::kv::widen_q8_0;
 use crate::level::compiled_for;
-use crate::{Level, Pool, scalar};
+use crate::pool::Start;
+use crate::{KvPlanes, KvType, Level, Pool, scalar};
 
 /// Positions per softmax tile. Tiles are cut at absolute multiples, so that a row's sums do not depend on its batch.
 pub(crate) const TILE: usize = 64;
@@ -18,17 +21,6 @@ const N_ROWS: usize = 16;
 const TOGETHER: usize = 4;
 /// With fewer queries than this, widening a tile costs more than it saves.
 const N_QUERIES_WIDENED: usize = 6;
-
-/// The keys and values of one layer: per key/value head a plane of `(n_ctx, n_embd_head)`, `stride` values apart.
-#[derive(Clone, Copy)]
-pub struct KvPlanes<'a> {
-    /// Keys of all heads.
-    pub k: &'a [f16],
-    /// Values of all heads.
-    pub v: &'a [f16],
-    /// Values from the start of one head's plane to the next.
-    pub stride: usize,
-}
 
 /// One session's query rows at successive positions.
 pub struct Attention<'a> {
@@ -54,29 +46,13 @@ pub fn attend(pool: &Pool, a: &Attention, out: &mut [f32]) {
     assert_eq!(a.q.len(), out.len(), "one output per query");
     let n_rows = a.q.len() / (a.n_head * a.n_embd_head);
     let level = pool.level();
-    let heads = Heads(out.as_mut_ptr());
+    let heads = Start(out.as_mut_ptr());
     pool.run(n_rows.div_ceil(N_ROWS) * a.n_head_kv, |part| {
         let (block, kv_head) = (part / a.n_head_kv, part % a.n_head_kv);
         let rows = block * N_ROWS..((block + 1) * N_ROWS).min(n_rows);
         SCRATCH.with_borrow_mut(|scratch| attend_block(level, a, kv_head, rows, &heads, scratch));
     });
 }
-
-/// The output of a parallel region, of which every part writes other heads.
-struct Heads(*mut f32);
-
-impl Heads {
-    /// # Safety
-    /// The range is inside the output, and no other reference to it is alive.
-    #[expect(clippy::mut_from_ref, reason = "parts hold disjoint ranges")]
-    unsafe fn get(&self, at: usize, len: usize) -> &mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
-    }
-}
-
-// SAFETY: parts take disjoint ranges.
-unsafe impl Sync for Heads {}
 
 /// A thread's tile of keys and values in f32, and what the softmax of each query carries from tile to tile.
 #[derive(Default)]
@@ -99,7 +75,7 @@ struct Softmax {
 }
 
 /// The heads of one key/value head for some rows: tile by tile, so that keys and values are widened once for all of them.
-fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>, heads: &Heads, scratch: &mut Scratch) {
+fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>, heads: &Start<f32>, scratch: &mut Scratch) {
     let (width, group) = (a.n_embd_head, a.n_head / a.n_head_kv);
     let n_queries = rows.len() * group;
     let place = |query: usize| {
@@ -112,17 +88,18 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
     scratch.v.resize(TILE * width, 0.0);
     // SAFETY: the ranges lie inside the output, each (row, head) pair belongs to one part, and what is held together below
     // belongs to different queries.
-    let out = |query: usize| unsafe { heads.get(place(query).1, width) };
+    let out = |query: usize| unsafe { heads.at(place(query).1, width) };
     (0..n_queries).for_each(|query| out(query).fill(0.0));
     let n_positions = a.pos + rows.end;
     for first in (0..n_positions).step_by(TILE) {
         let n = TILE.min(n_positions - first);
-        let values = kv_head * a.kv.stride + first * width..kv_head * a.kv.stride + (first + n) * width;
-        let (k, v) = (&a.kv.k[values.clone()], &a.kv.v[values]);
-        let many = n_queries >= N_QUERIES_WIDENED;
-        if many {
-            widen(level, k, &mut scratch.k[..n * width]);
-            widen(level, v, &mut scratch.v[..n * width]);
+        let row_bytes = a.kv.kv_type.row_bytes(width);
+        let bytes = kv_head * a.kv.stride + first * row_bytes..kv_head * a.kv.stride + (first + n) * row_bytes;
+        let (k, v) = (&a.kv.k[bytes.clone()], &a.kv.v[bytes]);
+        let widened = n_queries >= N_QUERIES_WIDENED || a.kv.kv_type != KvType::F16;
+        if widened {
+            widen(level, a.kv.kv_type, k, &mut scratch.k[..n * width]);
+            widen(level, a.kv.kv_type, v, &mut scratch.v[..n * width]);
         }
         let mut query = 0;
         while query < n_queries {
@@ -134,7 +111,7 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
                 continue;
             }
             let q = |query: usize| &a.q[place(query).1..][..width];
-            if many && n_seen == n && query + TOGETHER <= n_queries {
+            if widened && n_seen == n && query + TOGETHER <= n_queries {
                 // Later rows see the whole tile as well.
                 let queries = std::array::from_fn(|i| q(query + i));
                 let softmax = scratch.softmax[query..].first_chunk_mut().expect("as many are left");
@@ -144,9 +121,10 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
                 continue;
             }
             let (end, softmax) = (n_seen * width, std::array::from_mut(&mut scratch.softmax[query]));
-            if many {
+            if widened {
                 attend_tile(level, [q(query)], &scratch.k[..end], &scratch.v[..end], softmax, [out(query)]);
             } else {
+                let (k, v) = (cast_slice::<u8, f16>(k), cast_slice::<u8, f16>(v));
                 attend_tile(level, [q(query)], &k[..end], &v[..end], softmax, [out(query)]);
             }
             query += 1;
@@ -243,7 +221,11 @@ fn add_weighted<W: Stored, const Q: usize>(
 }
 
 /// Values as f32.
-fn widen(level: Level, from: &[f16], to: &mut [f32]) {
+fn widen(level: Level, kv_type: KvType, from: &[u8], to: &mut [f32]) {
+    if kv_type == KvType::Q8_0 {
+        return widen_q8_0(level, cast_slice(from), to);
+    }
+    let from = cast_slice::<u8, f16>(from);
     assert_eq!(from.len(), to.len(), "slices differ in length");
     match level {
         Level::Scalar => to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32()),

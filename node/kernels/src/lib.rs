@@ -4,8 +4,8 @@
 //! - [`Activations`] the inputs of a product, quantized once,
 //! - [`product`] multiplies rows of activations with mapped weights across the [`Pool`]: row by row where few rows meet the
 //!   weights (`row_dot`), by panels of unpacked rows where many do (`panel`),
-//! - [`attend`] runs attention over f16 keys and values,
-//! - [`rms_norm`], [`rope`] and [`silu_mul`] are the operators between the products.
+//! - [`Heads`] takes their outputs to queries, keys and values in their places, [`attend`] runs attention over them,
+//! - [`rms_norm`] and [`silu_mul`] are the operators between the products.
 //!
 //! Every kernel has a scalar definition in `scalar/`. The versions for a processor compute the same sums in the same
 //! order, so that their results are equal to the last bit: integer sums are exact, and float sums run in one fixed order.
@@ -17,7 +17,9 @@ mod activations;
 mod attention;
 pub mod block;
 mod exponential;
+mod heads;
 mod integers;
+mod kv;
 mod level;
 mod operators;
 mod panel;
@@ -34,10 +36,12 @@ mod neon;
 mod x86;
 
 pub use activations::Activations;
-pub use attention::{Attention, KvPlanes, attend};
+pub use attention::{Attention, attend};
 pub use block::QuantType;
+pub use heads::Heads;
+pub use kv::{KvPlanes, KvPlanesMut, KvType};
 pub use level::Level;
-pub use operators::{RopePairs, rms_norm, rope, silu_mul};
+pub use operators::{RopePairs, Turn, rms_norm, silu_mul};
 pub use peak::{dot_peak, read_bandwidth};
 pub use pool::Pool;
 pub use product::{Weights, product};

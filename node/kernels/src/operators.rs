@@ -3,20 +3,26 @@
 use crate::exponential::exp;
 use crate::level::compiled_for;
 
-/// `x / rms(x) · weight` for each row of `weight.len()` values, in place: the root mean square norm.
-///
-/// # Panics
-/// When `x` is not whole rows.
-pub fn rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) {
-    assert_eq!(x.len() % weight.len(), 0, "inputs are not whole rows");
-    for row in x.chunks_exact_mut(weight.len()) {
-        let mut lanes = [0f32; 16];
-        for part in row.chunks(16) {
-            lanes.iter_mut().zip(part).for_each(|(lane, x)| *lane += x * x);
+compiled_for! {
+    /// `x / rms(x) · weight` for each row of `weight.len()` values, in place: the root mean square norm.
+    ///
+    /// # Panics
+    /// When `x` is not whole rows.
+    pub fn rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) {
+        assert_eq!(x.len() % weight.len(), 0, "inputs are not whole rows");
+        for row in x.chunks_exact_mut(weight.len()) {
+            let mut lanes = [0f32; 16];
+            let (whole, rest) = row.as_chunks::<16>();
+            for part in whole {
+                for i in 0..16 {
+                    lanes[i] += part[i] * part[i];
+                }
+            }
+            lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x * x);
+            let mean = lanes.iter().sum::<f32>() / weight.len() as f32;
+            let factor = 1.0 / (mean + epsilon).sqrt();
+            row.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w);
         }
-        let mean = lanes.iter().sum::<f32>() / weight.len() as f32;
-        let factor = 1.0 / (mean + epsilon).sqrt();
-        row.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w);
     }
 }
 
@@ -29,18 +35,42 @@ pub enum RopePairs {
     Halves,
 }
 
-/// Turns the first `2 · frequencies.len()` values of each head (`n_embd_head` wide) of one row by `pos · frequency`:
-/// rotary positions.
-pub fn rope(row: &mut [f32], n_embd_head: usize, pos: usize, frequencies: &[f32], pairs: RopePairs) {
-    let half = frequencies.len();
-    for (i, frequency) in frequencies.iter().enumerate() {
+/// What rope turns a pair by.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    cos: f32,
+    sin: f32,
+}
+
+impl Turn {
+    /// By `pos · frequency`.
+    pub fn new(pos: usize, frequency: f32) -> Turn {
         let (sin, cos) = (pos as f32 * frequency).sin_cos();
-        let (a, b) = match pairs {
-            RopePairs::Adjacent => (2 * i, 2 * i + 1),
-            RopePairs::Halves => (i, i + half),
-        };
+        Turn { cos, sin }
+    }
+
+    fn pair(self, a: f32, b: f32) -> (f32, f32) {
+        (a * self.cos - b * self.sin, a * self.sin + b * self.cos)
+    }
+}
+
+compiled_for! {
+    /// Turns the first `turns.len()` pairs of each head (`n_embd_head` wide) of one row: rotary positions.
+    pub(crate) fn rope(row: &mut [f32], n_embd_head: usize, turns: &[Turn], pairs: RopePairs) {
         for head in row.chunks_exact_mut(n_embd_head) {
-            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+            match pairs {
+                RopePairs::Adjacent => {
+                    for (turn, [a, b]) in turns.iter().zip(head.as_chunks_mut::<2>().0) {
+                        (*a, *b) = turn.pair(*a, *b);
+                    }
+                }
+                RopePairs::Halves => {
+                    let (first, second) = head.split_at_mut(turns.len());
+                    for ((turn, a), b) in turns.iter().zip(first).zip(second) {
+                        (*a, *b) = turn.pair(*a, *b);
+                    }
+                }
+            }
         }
     }
 }
@@ -72,18 +102,18 @@ mod tests {
     #[test]
     fn norm_of_a_row() {
         let mut x = [3.0, 4.0];
-        rms_norm(&mut x, &[1.0, 2.0], 0.0);
+        rms_norm(crate::Level::detect(), &mut x, &[1.0, 2.0], 0.0);
         check(&x, &[3.0 / 12.5f32.sqrt(), 8.0 / 12.5f32.sqrt()]);
     }
 
     #[test]
     fn rope_turns_pairs() {
-        let quarter = std::f32::consts::FRAC_PI_2;
+        let (level, quarter) = (crate::Level::detect(), [Turn::new(1, std::f32::consts::FRAC_PI_2); 2]);
         let mut adjacent = [1.0, 0.0, 0.0, 1.0];
-        rope(&mut adjacent, 4, 1, &[quarter, quarter], RopePairs::Adjacent);
+        rope(level, &mut adjacent, 4, &quarter, RopePairs::Adjacent);
         check(&adjacent, &[0.0, 1.0, -1.0, 0.0]);
         let mut halves = [1.0, 0.0, 0.0, 1.0];
-        rope(&mut halves, 4, 1, &[quarter, quarter], RopePairs::Halves);
+        rope(level, &mut halves, 4, &quarter, RopePairs::Halves);
         check(&halves, &[0.0, -1.0, 1.0, 0.0]);
     }
 

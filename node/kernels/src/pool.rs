@@ -101,25 +101,27 @@ impl Pool {
         let start = Start(out.as_mut_ptr());
         self.run(out.len() / n, |index| {
             // SAFETY: every part runs once, and no two rows overlap.
-            body(index, unsafe { start.row(index, n) });
+            body(index, unsafe { start.at(index * n, n) });
         });
     }
 }
 
-/// Where the output of a region begins, of which every part takes another row.
-struct Start<T>(*mut T);
+/// Where the output of a region begins, of which every part takes other places.
+pub(crate) struct Start<T>(pub(crate) *mut T);
 
 impl<T> Start<T> {
+    /// `len` values from place `at` on.
+    ///
     /// # Safety
-    /// The row is inside the output, and no other reference to it is alive.
-    #[expect(clippy::mut_from_ref, reason = "parts hold disjoint rows")]
-    unsafe fn row(&self, index: usize, n: usize) -> &mut [T] {
+    /// They are inside the output, and no other reference to them is alive.
+    #[expect(clippy::mut_from_ref, reason = "parts hold disjoint places")]
+    pub(crate) unsafe fn at(&self, at: usize, len: usize) -> &mut [T] {
         // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(index * n), n) }
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
 }
 
-// SAFETY: parts take disjoint rows, which may move between threads as `T: Send` at its only use.
+// SAFETY: parts take disjoint places, of values that may move between threads.
 unsafe impl<T: Send> Sync for Start<T> {}
 
 impl Drop for Pool {

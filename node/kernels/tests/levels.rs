@@ -4,7 +4,8 @@
 
 use std::cell::RefCell;
 
-use kernels::{Activations, Attention, KvPlanes, Level, Pool, QuantType, Weights, attend, product};
+use bytemuck::cast_slice;
+use kernels::{Activations, Attention, KvPlanes, KvType, Level, Pool, QuantType, Weights, attend, product};
 
 /// A small generator (SplitMix64), so that a failure names a seed.
 struct Random(u64);
@@ -146,7 +147,7 @@ fn attention_is_a_softmax_average() {
     let mut plane = |n: usize| -> Vec<half::f16> { (0..n).map(|_| half::f16::from_f32(random.float())).collect() };
     let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
     let q: Vec<f32> = plane(3 * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
-    let kv = KvPlanes { k: &k, v: &v, stride: n_ctx * width };
+    let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
     let attention = Attention { q: &q, kv, pos: 150, n_head, n_head_kv, n_embd_head: width };
     let mut expected = Vec::new();
     for (row, q) in q.chunks_exact(n_head * width).enumerate() {
@@ -184,7 +185,7 @@ fn attention_of_a_row_does_not_depend_on_its_neighbours() {
         let mut plane = |n: usize| -> Vec<half::f16> { (0..n).map(|_| half::f16::from_f32(random.float())).collect() };
         let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
         let q: Vec<f32> = plane(n_rows * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
-        let kv = KvPlanes { k: &k, v: &v, stride: n_ctx * width };
+        let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
         let run = |level: Level, n_threads: usize, q: &[f32], pos: usize| {
             let mut out = vec![0f32; q.len()];
             attend(&Pool::new(n_threads, level), &Attention { q, kv, pos, n_head, n_head_kv, n_embd_head: width }, &mut out);

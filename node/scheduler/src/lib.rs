@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::Pool;
-pub use engine::SamplerOptions;
+pub use engine::{KvType, SamplerOptions};
 use tokio::sync::mpsc;
 
 pub use describe::{DescribeError, Description, Descriptions};
@@ -56,6 +56,8 @@ pub struct Limits {
     pub keep_alive: KeepAlive,
     /// Threads that compute, the engine thread included.
     pub n_threads: usize,
+    /// How keys and values are kept, where a model's heads fit the type.
+    pub kv_type: KvType,
     /// Whether what may come next is guessed from what has been said, which changes speed and not text.
     pub drafting: bool,
 }
@@ -69,6 +71,7 @@ impl Default for Limits {
             n_ctx: 4096,
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            kv_type: KvType::F16,
             drafting: true,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Model, Session, budget};
+use engine::{KvType, Model, Session, budget};
 
 use crate::request::{Failure, FailureKind, KeepAlive};
 use crate::{Limits, ModelFile};
@@ -40,6 +40,7 @@ pub(crate) struct Slot {
     pub(crate) file: ModelFile,
     pub(crate) model: Model,
     pub(crate) n_ctx: usize,
+    kv_type: KvType,
     /// Sessions that may exist together.
     pub(crate) n_sessions: usize,
     pub(crate) n_running: usize,
@@ -59,13 +60,19 @@ impl Slot {
     pub(crate) fn open(file: &ModelFile, n_ctx: usize, limits: &Limits, now: Instant) -> Result<Slot, Failure> {
         let model = Model::open(&file.path).map_err(|e| Failure::server(format!("model {} cannot be opened: {e}", file.name)))?;
         let n_ctx = n_ctx.min(model.hyperparams().n_ctx_train);
-        let (n_ctx, n_sessions) = fit(&model, n_ctx, limits.n_parallel)?;
+        let n_embd_head = model.hyperparams().n_embd_head;
+        let kv_type = if limits.kv_type.fits(n_embd_head) { limits.kv_type } else { KvType::F16 };
+        if kv_type != limits.kv_type {
+            tracing::warn!(model.name = %file.name, "heads of {n_embd_head} cannot be kept as {}, f16 is used", limits.kv_type);
+        }
+        let (n_ctx, n_sessions) = fit(&model, kv_type, n_ctx, limits.n_parallel)?;
         model.prefetch();
-        tracing::info!(model.name = %file.name, n_ctx, n_sessions, "opened {}", file.name);
+        tracing::info!(model.name = %file.name, n_ctx, n_sessions, kv_type = %kv_type, "opened {}", file.name);
         Ok(Slot {
             file: file.clone(),
             model,
             n_ctx,
+            kv_type,
             n_sessions,
             n_running: 0,
             idle: Vec::new(),
@@ -92,14 +99,21 @@ impl Slot {
         if let Some(index) = reuse {
             return Ok(self.idle.remove(index));
         }
-        Session::new(&self.model, self.n_ctx).map_err(|e| Failure::server(format!("no address range for a session: {e}")))
+        Session::new(&self.model, self.kv_type, self.n_ctx)
+            .map_err(|e| Failure::server(format!("no address range for a session: {e}")))
     }
 
     pub(crate) fn status(&self) -> Resident {
         Resident {
             digest: self.file.digest.clone(),
             name: self.file.name.clone(),
-            size: budget::needed_bytes(self.model.hyperparams(), self.model.file_bytes(), self.n_ctx, self.n_sessions),
+            size: budget::needed_bytes(
+                self.model.hyperparams(),
+                self.model.file_bytes(),
+                self.kv_type,
+                self.n_ctx,
+                self.n_sessions,
+            ),
             n_ctx: self.n_ctx,
             keep_alive: self.keep_alive,
             idle_since: (self.n_running == 0).then_some(self.last_used),
@@ -108,17 +122,17 @@ impl Slot {
 }
 
 /// Context length and number of sessions that memory has room for.
-fn fit(model: &Model, n_ctx: usize, n_parallel: usize) -> Result<(usize, usize), Failure> {
+fn fit(model: &Model, kv_type: KvType, n_ctx: usize, n_parallel: usize) -> Result<(usize, usize), Failure> {
     let Some(available) = budget::available_bytes() else { return Ok((n_ctx, n_parallel)) };
-    let needed = |n_sessions| budget::needed_bytes(model.hyperparams(), model.file_bytes(), n_ctx, n_sessions);
+    let needed = |n_sessions| budget::needed_bytes(model.hyperparams(), model.file_bytes(), kv_type, n_ctx, n_sessions);
     if let Some(n_sessions) = (1..=n_parallel).rev().find(|n| needed(*n) <= available) {
         return Ok((n_ctx, n_sessions));
     }
-    match budget::fitting_n_ctx(model.hyperparams(), model.file_bytes(), n_ctx, N_CTX_MIN, 1, available) {
+    match budget::fitting_n_ctx(model.hyperparams(), model.file_bytes(), kv_type, n_ctx, N_CTX_MIN, 1, available) {
         Some(n_ctx) => Ok((n_ctx, 1)),
         None => {
             let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-            let needed = budget::needed_bytes(model.hyperparams(), model.file_bytes(), N_CTX_MIN.min(n_ctx), 1);
+            let needed = budget::needed_bytes(model.hyperparams(), model.file_bytes(), kv_type, N_CTX_MIN.min(n_ctx), 1);
             let message = format!(
                 "model requires more system memory ({:.1} GiB) than is available ({:.1} GiB)",
                 gib(needed),

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use catalog::{ModelName, Store};
-use engine::{Level, Model, Pool, Session, Slice, dot_peak, read_bandwidth, step};
+use engine::{KvType, Level, Model, Pool, Session, Slice, dot_peak, read_bandwidth, step};
 use indicatif::ProgressBar;
+use scheduler::Limits;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -46,7 +47,7 @@ pub(super) fn bench(config: &Config, options: &Options, as_json: bool) -> Result
         bail!("--runs, --decode and --prompts must be above 0");
     }
     let file = file(config, &options.model)?;
-    let measured = measure(options, &file, config.limits.n_threads)?;
+    let measured = measure(options, &file, &config.limits)?;
     if as_json {
         println!("{measured:#}");
     } else {
@@ -65,7 +66,7 @@ fn file(config: &Config, model: &str) -> Result<PathBuf> {
     installed.model_path().with_context(|| format!("{name} has no model file"))
 }
 
-fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
+fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
     let say = |what: String| progress.set_message(what);
@@ -74,10 +75,10 @@ fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
     let model = Model::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let open_ms = begun.elapsed().as_secs_f64() * 1e3;
     model.prefetch();
-    let pool = Pool::new(options.threads.unwrap_or(n_threads), Level::detect());
+    let pool = Pool::new(options.threads.unwrap_or(limits.n_threads), Level::detect());
     say("measuring what the machine can do".into());
     let (bandwidth, peak) = (read_bandwidth(&pool), dot_peak(&pool));
-    let b = Bench { model: &model, pool: &pool, options };
+    let b = Bench { model: &model, pool: &pool, options, kv_type: limits.kv_type };
     let mut prefill = Vec::new();
     for &n in &options.prompts {
         say(format!("prefill of {n} tokens"));
@@ -89,7 +90,7 @@ fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
     for &depth in &options.depths {
         say(format!("decode after {depth} tokens"));
         let tps = b.decode(depth, 1)?;
-        let bytes = model.decode_bytes() + model.kv_bytes(depth + options.decode / 2);
+        let bytes = model.decode_bytes() + model.kv_bytes(limits.kv_type, depth + options.decode / 2);
         decode.push(json!({ "depth": depth, "tps": tps, "of_bandwidth": tps * bytes as f64 / bandwidth }));
     }
     let mut together = Value::Null;
@@ -114,7 +115,7 @@ fn measure(options: &Options, file: &Path, n_threads: usize) -> Result<Value> {
         "decode": decode,
         "together": together,
         "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
-        "kv_mb": model.kv_bytes(longest.unwrap_or(0)) as f64 / 1e6,
+        "kv_mb": model.kv_bytes(limits.kv_type, longest.unwrap_or(0)) as f64 / 1e6,
     }))
 }
 
@@ -122,6 +123,7 @@ struct Bench<'a> {
     model: &'a Model,
     pool: &'a Pool,
     options: &'a Options,
+    kv_type: KvType,
 }
 
 impl Bench<'_> {
@@ -166,7 +168,7 @@ impl Bench<'_> {
         if n_ctx > trained {
             bail!("{n_ctx} tokens are asked for, the model was trained on {trained}; see --prompts, --depths and --decode");
         }
-        Session::new(self.model, n_ctx).context("no address range for a session")
+        Session::new(self.model, self.kv_type, n_ctx).context("no address range for a session")
     }
 
     fn read(&self, session: &mut Session, n: usize) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use kernels::{Activations, Attention, Pool, attend, rms_norm, rope, silu_mul};
+use kernels::{Activations, Attention, Heads, Pool, Turn, attend, rms_norm, silu_mul};
 
 use crate::hyperparams::Hyperparams;
 use crate::matrix::{Group, Matrix};
@@ -46,6 +46,8 @@ struct Buffers {
     added: Vec<f32>,
     /// The input of a product as its weights meet it.
     forms: Activations,
+    /// `(n_rows, n_rot / 2)`: what rope turns each row by, the same in every layer.
+    turns: Vec<Turn>,
 }
 
 thread_local! {
@@ -57,13 +59,19 @@ impl Decoder {
     /// `(Σ n_logits, n_vocab)`.
     pub(crate) fn forward(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, logits: &mut Vec<f32>) {
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { x, normed, wide, q, narrow, added, forms } = buffers;
+            let Buffers { x, normed, wide, q, narrow, added, forms, turns } = buffers;
             self.embed(h, slices, x);
+            turns.clear();
+            for slice in &*slices {
+                let pos = slice.session.tokens.len();
+                let rows = pos..pos + slice.tokens.len();
+                turns.extend(rows.flat_map(|pos| h.rope.iter().map(move |frequency| Turn::new(pos, *frequency))));
+            }
             for (index, layer) in self.layers.iter().enumerate() {
                 norm(x, &layer.attn_norm, h.rms_epsilon, pool, normed);
                 layer.qkv.apply(normed, pool, forms, wide);
                 narrow.resize(x.len() / h.n_embd * h.n_embd_q(), 0.0);
-                layer.attention(h, index, wide, q, slices, pool, narrow);
+                layer.attention(h, index, wide, q, turns, slices, pool, narrow);
                 if index + 1 == self.layers.len() {
                     // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
                     keep_wanted(x, h.n_embd, slices);
@@ -112,35 +120,35 @@ impl Layer {
         index: usize,
         qkv: &mut [f32],
         q: &mut Vec<f32>,
+        turns: &[Turn],
         slices: &mut [Slice],
         pool: &Pool,
         out: &mut [f32],
     ) {
         let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
         q.resize(out.len(), 0.0);
-        let (mut qkv, mut q, mut out) = (qkv, &mut q[..], out);
+        let (mut qkv, mut q, mut turns, mut out) = (qkv, &mut q[..], turns, out);
         for slice in slices {
             let n_rows = slice.tokens.len();
-            let (qkv_rows, q_rows, out_rows);
+            let (qkv_rows, q_rows, turns_rows, out_rows);
             (qkv_rows, qkv) = qkv.split_at_mut(n_rows * (n_q + 2 * n_kv));
             (q_rows, q) = q.split_at_mut(n_rows * n_q);
+            (turns_rows, turns) = turns.split_at(n_rows * h.rope.len());
             (out_rows, out) = out.split_at_mut(n_rows * n_q);
             let (pos, kv) = (slice.session.tokens.len(), &mut slice.session.kv);
-            for (i, (row, q)) in qkv_rows.chunks_exact_mut(n_q + 2 * n_kv).zip(q_rows.chunks_exact_mut(n_q)).enumerate() {
-                if let Some(bias) = &self.qkv_bias {
-                    row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-                }
-                let (q_row, kv_row) = row.split_at_mut(n_q);
-                let (k_row, v_row) = kv_row.split_at_mut(n_kv);
-                for (heads, norm) in [(&mut *q_row, &self.q_norm), (&mut *k_row, &self.k_norm)] {
-                    if let Some(norm) = norm {
-                        rms_norm(heads, norm, h.rms_epsilon);
-                    }
-                    rope(heads, h.n_embd_head, pos + i, &h.rope, h.rope_pairs);
-                }
-                kv.write(index, pos + i, k_row, v_row);
-                q.copy_from_slice(q_row);
-            }
+            let heads = Heads {
+                bias: self.qkv_bias.as_deref(),
+                q_norm: self.q_norm.as_deref(),
+                k_norm: self.k_norm.as_deref(),
+                rms_epsilon: h.rms_epsilon,
+                turns: turns_rows,
+                rope_pairs: h.rope_pairs,
+                n_head: h.n_head,
+                n_head_kv: h.n_head_kv,
+                n_embd_head: h.n_embd_head,
+                pos,
+            };
+            heads.place(pool, qkv_rows, q_rows, &mut kv.planes_mut(index));
             let attention = Attention {
                 q: q_rows,
                 kv: kv.planes(index),
@@ -159,7 +167,7 @@ fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool, y: &mut Vec<f32>) 
     y.resize(x.len(), 0.0);
     pool.run_rows(y, weight.len(), |row, y| {
         y.copy_from_slice(&x[row * weight.len()..][..weight.len()]);
-        rms_norm(y, weight, epsilon);
+        rms_norm(pool.level(), y, weight, epsilon);
     });
 }
 
