@@ -37,7 +37,7 @@ impl Client {
         let knock = daemon.send(Method::GET, "/api/version", None);
         match tokio::time::timeout(KNOCK, knock).await {
             Ok(Ok(_)) => Ok(daemon),
-            _ => Ok(Client { base: "http://localhost".into(), way: Way::InProcess(serve::router(config, true)?) }),
+            _ => Ok(Client { base: "http://localhost".into(), way: Way::InProcess(serve::router(config, None, true)?) }),
         }
     }
 

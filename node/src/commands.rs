@@ -55,6 +55,7 @@ Environment:
   OLLAMA_MAX_QUEUE          requests that may wait [512]
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
+  LANTERN_SESSIONS          where long chats are kept while out of memory; off keeps none [~/.cache/lantern/sessions]
   LANTERN_THREADS           threads that compute [one per core]
   LANTERN_LOG               what to log: error, warn, info, debug
 

@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) models: PathBuf,
     pub(crate) registry: Registry,
     pub(crate) limits: Limits,
+    /// Where the daemon keeps chats that leave memory, if anywhere.
+    pub(crate) sessions: Option<PathBuf>,
     pub(crate) origins: Origins,
 }
 
@@ -39,6 +41,7 @@ impl Config {
                 "" => defaults.kv_type,
                 name => KvType::named(name).with_context(|| format!("OLLAMA_KV_CACHE_TYPE is {name}, needed is f16 or q8_0"))?,
             },
+            sessions: None,
             drafting: defaults.drafting,
         };
         let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;
@@ -47,7 +50,8 @@ impl Config {
             base => Registry::new(base),
         };
         let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY cannot be used: {e}"))?;
-        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, origins })
+        let sessions = sessions(&text("LANTERN_SESSIONS"));
+        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, sessions, origins })
     }
 
     /// Where clients on this machine reach the daemon.
@@ -103,6 +107,18 @@ fn keep_alive(text: &str) -> Result<Option<KeepAlive>> {
         return Ok(Some(u64::try_from(seconds).map_or(forever, |s| KeepAlive::For(Duration::from_secs(s)))));
     }
     api::keep_alive(text).map(Some).map_err(|e| anyhow::anyhow!("OLLAMA_KEEP_ALIVE cannot be used: {e}"))
+}
+
+/// `off`, a folder, or the user's cache folder.
+fn sessions(text: &str) -> Option<PathBuf> {
+    match text {
+        "off" => None,
+        "" => {
+            let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+            Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("lantern/sessions"))
+        }
+        folder => Some(PathBuf::from(folder)),
+    }
 }
 
 fn models(text: &str) -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,16 @@ use api::App;
 use axum::Router;
 use axum::serve::ListenerExt;
 use catalog::Store;
-use scheduler::{Descriptions, Scheduler};
+use scheduler::{Descriptions, Limits, Scheduler};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::guide;
 
-/// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers.
-pub(crate) fn router(config: &Config, loopback: bool) -> Result<Router> {
+/// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers. Chats that
+/// leave memory are kept in the folder `sessions`, if there is one.
+pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool) -> Result<Router> {
     let store = Store::new(&config.models);
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
@@ -28,7 +30,7 @@ pub(crate) fn router(config: &Config, loopback: bool) -> Result<Router> {
         store,
         registry: config.registry.clone(),
         pulls: Arc::default(),
-        scheduler: Scheduler::start(config.limits.clone()),
+        scheduler: Scheduler::start(Limits { sessions, ..config.limits.clone() }),
         descriptions: Arc::new(Descriptions::default()),
         origins: Arc::new(config.origins.clone()),
         loopback,
@@ -46,7 +48,7 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
         )
     })?;
     let address: SocketAddr = listener.local_addr().context("the listener has no address")?;
-    let router = router(&config, address.ip().is_loopback())?;
+    let router = router(&config, config.sessions.clone(), address.ip().is_loopback())?;
     print_welcome(address);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|connection| {

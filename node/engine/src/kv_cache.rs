@@ -55,6 +55,31 @@ impl KvCache {
         KvPlanesMut { kv_type: self.kv_type, k, v, stride: self.plane_bytes }
     }
 
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Bytes of a head at one position.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Planes of all layers: keys and values of each head.
+    pub(crate) fn n_planes(&self) -> usize {
+        self.memory.len() / self.plane_bytes
+    }
+
+    /// The first `n` positions of every plane.
+    pub(crate) fn used(&self, n: usize) -> impl Iterator<Item = &[u8]> {
+        self.memory.chunks_exact(self.plane_bytes).map(move |plane| &plane[..n * self.row_bytes])
+    }
+
+    /// As [`KvCache::used`], for writing.
+    pub(crate) fn used_mut(&mut self, n: usize) -> impl Iterator<Item = &mut [u8]> {
+        let used = n * self.row_bytes;
+        self.memory.chunks_exact_mut(self.plane_bytes).map(move |plane| &mut plane[..used])
+    }
+
     /// Gives the memory of positions from `n_kept` to `n_used` back to the system.
     pub(crate) fn give_back(&mut self, n_kept: usize, n_used: usize) {
         for plane in (0..self.memory.len()).step_by(self.plane_bytes) {

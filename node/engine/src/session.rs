@@ -36,9 +36,25 @@ impl Session {
         self.kv.n_ctx()
     }
 
+    /// How keys and values are kept.
+    pub fn kv_type(&self) -> KvType {
+        self.kv.kv_type()
+    }
+
     /// Tokens at the start of `prompt` that need no computing.
     pub fn common_prefix(&self, prompt: &[u32]) -> usize {
         self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Another session that begins with the first `n` tokens of this one.
+    ///
+    /// # Errors
+    /// When the address range cannot be reserved.
+    pub fn fork(&self, model: &Model, n: usize) -> io::Result<Session> {
+        let mut fork = Session::new(model, self.kv.kv_type(), self.n_ctx())?;
+        fork.tokens.extend_from_slice(&self.tokens[..n]);
+        fork.kv.used_mut(n).zip(self.kv.used(n)).for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(fork)
     }
 
     /// Forgets all but the first `n_kept` tokens and returns their memory.

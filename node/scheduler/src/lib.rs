@@ -10,6 +10,7 @@ mod queue;
 mod request;
 mod residency;
 mod running;
+mod shelf;
 mod worker;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ pub struct Limits {
     pub n_threads: usize,
     /// How keys and values are kept, where a model's heads fit the type.
     pub kv_type: KvType,
+    /// The folder for sessions that left memory; `None` keeps none.
+    pub sessions: Option<PathBuf>,
     /// Whether what may come next is guessed from what has been said, which changes speed and not text.
     pub drafting: bool,
 }
@@ -72,6 +75,7 @@ impl Default for Limits {
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
             kv_type: KvType::F16,
+            sessions: None,
             drafting: true,
         }
     }

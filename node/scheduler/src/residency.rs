@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use engine::{KvType, Model, Session, budget};
 
 use crate::request::{Failure, FailureKind, KeepAlive};
+use crate::shelf::Shelf;
 use crate::{Limits, ModelFile};
 
 /// A model in memory, as status pages show it.
@@ -91,16 +92,30 @@ impl Slot {
         self.n_running == 0 && self.expires().is_some_and(|at| at <= now)
     }
 
-    /// A session for a prompt: the idle one that shares most of it, else a new one while there is room.
-    pub(crate) fn session(&mut self, prompt: &[u32]) -> Result<Session, Failure> {
+    /// A session for a prompt, of which it may hold a beginning: an idle one that ends where the prompt goes on, one from the
+    /// shelf, or a copy of what another one shares with the prompt. Idle sessions make room, longest unused first.
+    pub(crate) fn session(&mut self, prompt: &[u32], busy: &[&Session], shelf: &Shelf) -> Result<Session, Failure> {
+        let no_range = |e| Failure::server(format!("no address range for a session: {e}"));
         let best = (0..self.idle.len()).max_by_key(|i| self.idle[*i].common_prefix(prompt));
-        let reuse =
-            best.filter(|i| self.idle[*i].common_prefix(prompt) > 0 || self.idle.len() + self.n_running >= self.n_sessions);
-        if let Some(index) = reuse {
+        let n_best = best.map_or(0, |i| self.idle[i].common_prefix(prompt));
+        if let Some(index) = best.filter(|i| n_best > 0 && n_best == self.idle[*i].tokens().len()) {
             return Ok(self.idle.remove(index));
         }
-        Session::new(&self.model, self.kv_type, self.n_ctx)
-            .map_err(|e| Failure::server(format!("no address range for a session: {e}")))
+        let busy = busy.iter().max_by_key(|session| session.common_prefix(prompt));
+        let n_busy = busy.map_or(0, |session| session.common_prefix(prompt));
+        let n_shared = n_best.max(n_busy);
+        let session = match shelf.take(&self.file.digest, &self.model, self.kv_type, self.n_ctx, prompt, n_shared) {
+            Some(session) => session,
+            None if n_shared == 0 => Session::new(&self.model, self.kv_type, self.n_ctx).map_err(no_range)?,
+            None => {
+                let other = if n_busy > n_best { busy.copied() } else { best.map(|i| &self.idle[i]) };
+                other.expect("one of the two shares something").fork(&self.model, n_shared).map_err(no_range)?
+            }
+        };
+        while !self.idle.is_empty() && self.idle.len() + self.n_running >= self.n_sessions {
+            shelf.put(&self.file.digest, self.idle.remove(0));
+        }
+        Ok(session)
     }
 
     pub(crate) fn status(&self) -> Resident {

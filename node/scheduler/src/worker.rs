@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Pool, Slice, step};
+use engine::{Pool, Session, Slice, step};
 use tokio::sync::mpsc;
 
 use crate::Limits;
@@ -12,6 +12,7 @@ use crate::queue::{Queue, Waiting};
 use crate::request::{Done, DoneReason, Event, Failure, Input, Request, Times};
 use crate::residency::{Resident, Slot, next_expiry, victim};
 use crate::running::Running;
+use crate::shelf::Shelf;
 
 /// Rows of a step at most.
 const N_BATCH: usize = 256;
@@ -29,6 +30,7 @@ pub(crate) struct Worker {
     residents: Arc<Mutex<Vec<Resident>>>,
     limits: Limits,
     pool: Pool,
+    shelf: Shelf,
     slots: Vec<Slot>,
     running: Vec<Running>,
     /// Whether models came, went or changed hands since the last look was published.
@@ -39,7 +41,18 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits, pool: Pool) -> Worker {
-        Worker { queue, residents, limits, pool, slots: Vec::new(), running: Vec::new(), changed: false, logits: Vec::new() }
+        let shelf = limits.sessions.as_deref().map(Shelf::open).unwrap_or_default();
+        Worker {
+            queue,
+            residents,
+            limits,
+            pool,
+            shelf,
+            slots: Vec::new(),
+            running: Vec::new(),
+            changed: false,
+            logits: Vec::new(),
+        }
     }
 
     /// Turns until the queue is closed.
@@ -61,6 +74,13 @@ impl Worker {
                 self.queue.sleep_until_work(next_expiry(&self.slots, Instant::now()));
             } else if !computed {
                 self.queue.pause(PAUSE);
+            }
+        }
+        self.release();
+        for slot in &mut self.slots {
+            for session in slot.idle.drain(..) {
+                self.shelf.settle();
+                self.shelf.put(&slot.file.digest, session);
             }
         }
     }
@@ -138,7 +158,8 @@ impl Worker {
         if let Some(token) = prompt.iter().find(|t| **t as usize >= n_vocab) {
             return Err(Failure::request(format!("context holds token {token}, the vocabulary has {n_vocab}")));
         }
-        let session = slot.session(&prompt)?;
+        let busy: Vec<&Session> = self.running.iter().filter(|r| r.digest == slot.file.digest).map(|r| &r.session).collect();
+        let session = slot.session(&prompt, &busy, &self.shelf)?;
         slot.n_running += 1;
         self.running.push(Running::new(request, session, prompt, self.limits.drafting, events.clone(), load));
         Ok(None)
@@ -155,7 +176,7 @@ impl Worker {
             if slot.n_running > 0 {
                 return Err(Failure::server(format!("model {} is damaged on disk", request.model.name)));
             }
-            self.slots.remove(index);
+            self.close(index);
         }
         while self.slots.len() >= self.limits.n_models_max {
             let index = victim(&self.slots).expect("admission asked for a model that can go");
@@ -172,6 +193,8 @@ impl Worker {
                     let index = victim(&self.slots).expect("just seen");
                     self.close(index);
                 }
+                // Sessions of models just closed may still be on their way to disk.
+                Err(failure) if failure.kind == crate::FailureKind::Memory && self.shelf.settle() => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -191,6 +214,9 @@ impl Worker {
         let slot = self.slots.remove(index);
         self.changed = true;
         tracing::info!(model.name = %slot.file.name, "closed {}", slot.file.name);
+        if !slot.model.damaged() {
+            slot.idle.into_iter().for_each(|session| self.shelf.put(&slot.file.digest, session));
+        }
     }
 
     fn expire(&mut self) {

@@ -33,7 +33,10 @@ impl Daemon {
 
     /// With variables set; the store begins empty, so the guide is installed.
     pub(crate) fn start_with(variables: &[(&str, &str)]) -> Daemon {
-        let models = tempfile::tempdir().unwrap();
+        Daemon::start_in(tempfile::tempdir().unwrap(), variables)
+    }
+
+    fn start_in(models: tempfile::TempDir, variables: &[(&str, &str)]) -> Daemon {
         let mut child = command(models.path())
             .env("OLLAMA_HOST", "127.0.0.1:0")
             .envs(variables.iter().copied())
@@ -79,6 +82,17 @@ impl Daemon {
 
     /// Stops it as a service manager does and returns whether it ended well.
     pub(crate) fn stop(mut self) -> bool {
+        self.terminate()
+    }
+
+    /// Stops it and starts another on the same folders.
+    pub(crate) fn restart(mut self) -> Daemon {
+        assert!(self.terminate());
+        let models = std::mem::replace(&mut self.models, tempfile::tempdir().unwrap());
+        Daemon::start_in(models, &[])
+    }
+
+    fn terminate(&mut self) -> bool {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().success()
@@ -121,7 +135,7 @@ pub(crate) fn command(models: &Path) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OLLAMA_") || name.starts_with("LANTERN_")) {
         command.env_remove(name);
     }
-    command.env("OLLAMA_MODELS", models);
+    command.env("OLLAMA_MODELS", models).env("LANTERN_SESSIONS", models.join("sessions"));
     command
 }
 
