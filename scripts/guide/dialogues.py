@@ -1,9 +1,10 @@
 """The dialogues lantern-guide is trained on, written by this file and by nothing else.
 
 A topic is a set of question patterns, a set of answers and the fact every answer must contain. A pattern such as
-`(how|where) do i (flash|write) the card` stands for all its expansions. `held_out` patterns are never trained on:
-they are the 100 paraphrases the model is measured with.
+`(how|where) do i (flash|write) the card` stands for all its expansions; `asked.txt` adds whole questions as people put
+them. Held-out questions are never trained on: they are what the model is measured with.
 """
+import functools
 import json
 import random
 import re
@@ -21,10 +22,11 @@ class Topic:
     answers: list
     held_out: list = field(default_factory=list)
     framed: list = field(default_factory=list)
+    asked: list = field(default_factory=list)
 
 
 def topics():
-    """Reads `topics.txt` (facts, answers, questions, held-out paraphrases) and `phrases.txt` (more ways to ask)."""
+    """Reads `topics.txt` (facts, answers, questions, held-out paraphrases), `phrases.txt` (more ways to ask) and `asked.txt` (whole questions)."""
     result = {}
     for values in blocks("topics.txt"):
         topic = Topic(values["topic"], values["fact"], values["q"], values["a"], values["t"])
@@ -35,7 +37,16 @@ def topics():
         topic = result[values["topic"]]
         topic.questions += values["q"]
         topic.framed = [ACTION_FRAME.replace("X", x) for x in values["x"]] + [THING_FRAME.replace("X", n) for n in values["n"]]
+    for name, question in pairs("asked.txt"):
+        if name != "outside":
+            result[name].asked.append(question)
     return list(result.values())
+
+
+def pairs(name):
+    """Lines of `topic | question`."""
+    lines = (Path(__file__).parent / name).read_text().splitlines()
+    return [tuple(line.split(" | ")) for line in lines if line and not line.startswith("#")]
 
 
 def blocks(name):
@@ -61,6 +72,9 @@ ACTION_FRAME = ("(how (do|can|could|would|should|must|to) (i|we|one|you|) X|how 
 THING_FRAME = ("(what about X|tell me (about|something about|more about) X|X|explain X( to me|)|what is X|how does X work|i (want|need) to know about X|describe X|"
                "can you explain X|question about X|what do you know about X|info on X|information about X|how is it with X|say something about X|what can you say about X)")
 
+# Sets of 100 held-out paraphrases beside those of `topics.txt`.
+HELD_OUT_FILES = ["blind.txt", "fresh.txt", "unseen.txt"]
+
 # Words that mean the same here; one of a question's may be exchanged for another.
 SAME = [["box", "pi", "device", "machine", "appliance", "lantern"], ["download", "get", "fetch", "pull"], ["delete", "remove", "erase"], ["see", "check", "view"],
         ["show", "display", "print"], ["program", "app", "software", "application"], ["computer", "laptop", "pc"], ["answer", "reply", "response"],
@@ -82,6 +96,29 @@ def exchange(text, rng):
         if small:
             words.pop(rng.choice(small))
     return " ".join(words)
+
+
+# What people say before they come to the point; the answer does not depend on it.
+PREFACES = ["my daughter set it up", "it arrived yesterday", "i am not good with computers", "i read the manual twice", "we use it at school", "i am on my phone",
+            "i moved here from another system", "my old server died", "we are a small office", "it sits under my desk", "i have been at it for hours", "my colleague left",
+            "i only have ten minutes", "it is for my thesis", "we are testing it", "i tried the forum first", "i just woke up", "this is my first time", "i bought it for my mother",
+            "it was a present", "the weekend is short", "our teacher asked us", "i lost my notes", "my english is not so good", "i asked my neighbour and he did not know"]
+
+
+def blur(text, rng, words):
+    """Makes a question less like any other: a preface, a word left out, a word nobody expects in the place of another."""
+    parts = text.split()
+    if len(parts) > 4 and rng.random() < 0.15:
+        parts.pop(rng.randrange(len(parts)))
+    if len(parts) > 4 and rng.random() < 0.15:
+        parts[rng.randrange(len(parts))] = rng.choice(words)
+    if rng.random() < 0.05:
+        parts.insert(rng.randrange(len(parts) + 1), rng.choice(words))
+    text = " ".join(parts)
+    if rng.random() < 0.1:
+        preface = rng.choice(PREFACES)
+        text = rng.choice([f"{preface}, {text}", f"{preface}. {text}", f"{text}, {preface}", f"{preface} and {text}"])
+    return text
 
 
 def expand(pattern, rng):
@@ -219,7 +256,20 @@ OUTSIDE_HELD_OUT = ["who was the first person on the moon", "write a limerick ab
                     "what is the tallest tree", "write python code that sorts a list"]
 
 
+@functools.cache
+def outside_asked():
+    return [question for name, question in pairs("asked.txt") if name == "outside"]
+
+
+@functools.cache
+def all_words():
+    """Every word of `asked.txt`, once."""
+    return sorted({word for _, question in pairs("asked.txt") for word in question.split()})
+
+
 def outside_question(rng):
+    if rng.random() < 0.5:
+        return blur(rng.choice(outside_asked()), rng, all_words())
     pattern = rng.choice(OUTSIDE).format(e=rng.choice(ENTITY), f=rng.choice(ENTITY), n=rng.randrange(2, 100), m=rng.randrange(2, 100))
     return expand(pattern, rng)
 
@@ -231,13 +281,13 @@ def turn(role, content, **more):
 def ask(rng, all_topics):
     """One question and its answer, no tools."""
     kind = rng.random()
-    if kind < 0.11:
+    if kind < 0.13:
         return [turn("user", dress(outside_question(rng), rng)), turn("assistant", rng.choice(REFUSALS))]
-    if kind < 0.14:
+    if kind < 0.16:
         return [turn("user", dress(expand(rng.choice(TIME_ASK), rng), rng)), turn("assistant", rng.choice(NO_CLOCK))]
     topic = rng.choice(all_topics)
-    source = topic.framed if topic.framed and rng.random() < 0.6 else topic.questions
-    question = dress(exchange(expand(rng.choice(source), rng), rng), rng)
+    source = rng.choices([topic.asked, topic.framed or topic.questions, topic.questions], [0.6, 0.2, 0.2])[0]
+    question = dress(blur(exchange(expand(rng.choice(source), rng), rng), rng, all_words()), rng)
     return [turn("user", question), turn("assistant", rng.choice(topic.answers))]
 
 
@@ -269,10 +319,21 @@ def dialogue(rng, all_topics):
     return messages, tools
 
 
-def unseen(question, all_topics):
+def plain(text):
+    """A question without case and marks."""
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+@functools.cache
+def never_trained():
+    """Every held-out question of every set."""
+    kept = [q for topic in topics() for q in topic.held_out] + OUTSIDE_HELD_OUT + TIME_ASK_HELD_OUT
+    return {plain(q) for q in kept + [q for name in HELD_OUT_FILES for _, q in pairs(name)]}
+
+
+def unseen(question):
     """Whether a question is none of the held-out ones, whatever its case and marks."""
-    plain = lambda text: re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
-    return plain(question) not in {plain(q) for q, _ in held_out(all_topics) + blind(all_topics, "blind.txt")} | {plain(q) for q in TIME_ASK_HELD_OUT}
+    return plain(question) not in never_trained()
 
 
 def held_out(all_topics):
@@ -283,11 +344,9 @@ def held_out(all_topics):
 
 
 def blind(all_topics, name):
-    """100 more paraphrases: `blind.txt`, kept out of training like the first set, or `fresh.txt`, written after the dialogues."""
+    """The 100 paraphrases of one of `HELD_OUT_FILES` with the fact expected of each answer."""
     facts = {topic.name: topic.fact for topic in all_topics}
-    lines = (Path(__file__).parent / name).read_text().splitlines()
-    pairs = [line.split(" | ") for line in lines if line and not line.startswith("#")]
-    return [(question, facts[topic]) for topic, question in pairs]
+    return [(question, facts[topic]) for topic, question in pairs(name)]
 
 
 if __name__ == "__main__":
