@@ -67,15 +67,21 @@ fn bench_measures_a_model_or_a_file() {
     let d = Daemon::start();
     let small = ["--prompts", "32", "--depths", "0,8", "--decode", "4", "--runs", "1", "--threads", "1"];
     let table = out(&lantern(&d, &[&["bench", "lantern-guide"][..], &small].concat(), ""));
-    for part in
-        ["prefill of 32, tokens/s", "decode after 8, tokens/s", "4 sessions together", "% of the bandwidth", "opening, ms"]
-    {
+    for part in [
+        "prefill of 32, tokens/s",
+        "decode after 8, tokens/s",
+        "4 sessions together",
+        "all of 7 guesses right",
+        "% of the bandwidth",
+        "opening, ms",
+    ] {
         assert!(table.contains(part), "{part} is not in {table}");
     }
     let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/lantern-guide.gguf");
     let json: Value = serde_json::from_str(&out(&lantern(&d, &[&["bench", guide, "--json"][..], &small].concat(), ""))).unwrap();
     assert!(json["prefill"][0]["tps"].as_f64().unwrap() > 0.0 && json["decode"][1]["depth"] == 8, "{json}");
     assert!(json["read_gb_s"].as_f64().unwrap() > 0.0 && json["anonymous_mb"].as_f64().unwrap() > 0.0, "{json}");
+    assert!(json["guessed"]["tps"].as_f64().unwrap() > 0.0, "{json}");
     fails(&lantern(&d, &["bench", "nothing"], ""), 1, "model nothing:latest not found");
     fails(&lantern(&d, &["bench", guide, "--runs", "0"], ""), 1, "--runs, --decode and --prompts must be above 0");
     fails(&lantern(&d, &["bench", guide, "--depths", "9999"], ""), 1, "the model was trained on 2048");

@@ -60,6 +60,7 @@ pub(crate) struct Scratch {
     /// Where weights are unpacked to: some 20 kB each.
     pub(crate) panels: [Panel; 2],
     /// Sums of each tile, between one slice of weights and the next.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) sums: Vec<f32>,
 }
 

@@ -14,6 +14,8 @@ use crate::config::Config;
 
 /// Rows of a step, as the daemon's.
 const N_BATCH: usize = 256;
+/// Rows of a step with guesses, as the daemon's.
+const N_GUESSED: usize = 8;
 /// Tokens decoded by each of several sessions.
 const N_TOGETHER: usize = 32;
 
@@ -89,16 +91,18 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
     let mut decode = Vec::new();
     for &depth in &options.depths {
         say(format!("decode after {depth} tokens"));
-        let tps = b.decode(depth, 1)?;
+        let tps = b.decode(depth, 1, 1)?;
         let bytes = model.decode_bytes() + model.kv_bytes(limits.kv_type, depth + options.decode / 2);
         decode.push(json!({ "depth": depth, "tps": tps, "of_bandwidth": tps * bytes as f64 / bandwidth }));
     }
     let mut together = Value::Null;
     if options.sessions > 0 {
         say(format!("{} sessions together", options.sessions));
-        let tps = b.decode(0, options.sessions)?;
+        let tps = b.decode(0, options.sessions, 1)?;
         together = json!({ "n_sessions": options.sessions, "tps": tps });
     }
+    say("decode with right guesses".into());
+    let guessed = json!({ "n_rows": N_GUESSED, "tps": b.decode(0, 1, N_GUESSED)? });
     // No session is alive now: what is left is the model's and the engine's.
     let anonymous_bytes = anonymous_bytes();
     progress.finish_and_clear();
@@ -114,6 +118,7 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
         "prefill": prefill,
         "decode": decode,
         "together": together,
+        "guessed": guessed,
         "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
         "kv_mb": model.kv_bytes(limits.kv_type, longest.unwrap_or(0)) as f64 / 1e6,
     }))
@@ -137,8 +142,9 @@ impl Bench<'_> {
         })
     }
 
-    /// Tokens per second of decode after `depth` tokens, all sessions taken together.
-    fn decode(&self, depth: usize, n_sessions: usize) -> Result<f64> {
+    /// Tokens per second of decode after `depth` tokens, all sessions taken together, where each step takes the next `n_rows`:
+    /// one, or as many as were guessed and turn out right.
+    fn decode(&self, depth: usize, n_sessions: usize, n_rows: usize) -> Result<f64> {
         let n = if n_sessions == 1 { self.options.decode } else { N_TOGETHER };
         let mut sessions = (0..n_sessions).map(|_| self.session(depth + n)).collect::<Result<Vec<_>>>()?;
         for session in &mut sessions {
@@ -148,9 +154,9 @@ impl Bench<'_> {
             sessions.iter_mut().for_each(|session| session.truncate(depth));
             let mut logits = Vec::new();
             let begun = Instant::now();
-            for i in 0..n {
-                let tokens = [self.token(depth + i)];
-                let slice = |session| Slice { session, tokens: &tokens, n_logits: 1 };
+            let tokens: Vec<u32> = (0..n).map(|i| self.token(depth + i)).collect();
+            for tokens in tokens.chunks(n_rows) {
+                let slice = |session| Slice { session, tokens, n_logits: tokens.len() };
                 step(self.model, self.pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>(), &mut logits)?;
             }
             Ok((n * n_sessions) as f64 / begun.elapsed().as_secs_f64())
@@ -225,6 +231,8 @@ fn table(m: &Value) -> String {
             String::new(),
         );
     }
+    let what = format!("decode, all of {} guesses right", m["guessed"]["n_rows"].as_u64().unwrap_or(1) - 1);
+    row(what, number(&m["guessed"]["tps"], 1), "tokens/s; the most that prompt lookup can give".into());
     row("opening, ms".into(), number(&m["open_ms"], 0), String::new());
     row(
         "memory beside the file, MB".into(),

@@ -2,6 +2,7 @@
 //! definition to the last bit.
 
 mod attention;
+mod decode;
 mod float;
 mod panel;
 mod peak;

@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::words::Eight;
-use super::{load16, sdot};
+use super::{decode, load16, sdot};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
@@ -32,20 +32,21 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     tiles: &[Tile],
     write: impl Fn(usize, usize, &[[f32; R]; T]),
 ) {
-    if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
+    let only = if let ([tile], 1) = (tiles, T) { one_input(rows, tile) } else { None };
+    if let Some(sums) = only {
         let mut out = [[0.0; R]; T];
-        out[0] = store(&[one_input(rows, tile)])[0];
+        out[0] = store(&[sums])[0];
         return write(0, 0, &out);
     }
     let n_blocks = rows[0].len();
     let n_slice = if tiles.len() == 1 { SLICE / B::WEIGHTS } else { n_blocks };
-    let mut only = [[vdupq_n_f32(0.0); 2]; T];
+    let mut alone = [[vdupq_n_f32(0.0); 2]; T];
     for first in (0..n_blocks).step_by(n_slice.max(1)) {
         let range = first..(first + n_slice).min(n_blocks);
         // SAFETY: this function's target features are those the words ask for.
         unsafe { scratch.panels[0].pack::<B, Eight, R>(rows, range.clone(), false, |_| {}) };
         if let [tile] = tiles {
-            add_blocks::<B, T>(&scratch.panels[0], tile, range, &mut only);
+            add_blocks::<B, T>(&scratch.panels[0], tile, range, &mut alone);
             continue;
         }
         for (index, tile) in tiles.iter().enumerate() {
@@ -55,15 +56,22 @@ pub(crate) fn panel<B: Integers, const T: usize>(
         }
     }
     if tiles.len() == 1 {
-        write(0, 0, &store(&only));
+        write(0, 0, &store(&alone));
     }
+}
+
+/// The products of eight rows with one input, for types that have a way of their own for it.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn one_input<B: Integers>(rows: [&[B]; R], tile: &Tile) -> Option<[float32x4_t; 2]> {
+    decode::one_input(rows, tile).or_else(|| (B::WEIGHTS == 32).then(|| from_registers(rows, tile)))
 }
 
 /// The products of blocks of 32 with one input, straight from the registers they are unpacked to: a scratch place would be
 /// read but once.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn one_input<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
+fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
     let mut sums = [[vdupq_n_f32(0.0); 2]];
     for (b, inputs) in tile.qs.as_chunks::<8>().0.iter().enumerate() {
         let mut places = [std::ptr::null(); R];
