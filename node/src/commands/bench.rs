@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Tokens to decode at each depth
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     decode: usize,
-    /// Sessions that decode together; 0 leaves this out
+    /// Sessions that decode together; 0 leaves this and right guesses out
     #[arg(long, default_value_t = 4)]
     sessions: usize,
     /// Runs of each measurement, of which the median counts
@@ -95,14 +95,14 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
         let bytes = model.decode_bytes() + model.kv_bytes(limits.kv_type, depth + options.decode / 2);
         decode.push(json!({ "depth": depth, "tps": tps, "of_bandwidth": tps * bytes as f64 / bandwidth }));
     }
-    let mut together = Value::Null;
+    let (mut together, mut guessed) = (Value::Null, Value::Null);
     if options.sessions > 0 {
         say(format!("{} sessions together", options.sessions));
         let tps = b.decode(0, options.sessions, 1)?;
         together = json!({ "n_sessions": options.sessions, "tps": tps });
+        say("decode with right guesses".into());
+        guessed = json!({ "n_rows": N_GUESSED, "tps": b.decode(0, 1, N_GUESSED)? });
     }
-    say("decode with right guesses".into());
-    let guessed = json!({ "n_rows": N_GUESSED, "tps": b.decode(0, 1, N_GUESSED)? });
     // No session is alive now: what is left is the model's and the engine's.
     let anonymous_bytes = anonymous_bytes();
     progress.finish_and_clear();
@@ -230,9 +230,9 @@ fn table(m: &Value) -> String {
             number(&m["together"]["tps"], 1),
             String::new(),
         );
+        let what = format!("decode, all of {} guesses right", m["guessed"]["n_rows"].as_u64().unwrap_or(1) - 1);
+        row(what, number(&m["guessed"]["tps"], 1), "tokens/s; the most that prompt lookup can give".into());
     }
-    let what = format!("decode, all of {} guesses right", m["guessed"]["n_rows"].as_u64().unwrap_or(1) - 1);
-    row(what, number(&m["guessed"]["tps"], 1), "tokens/s; the most that prompt lookup can give".into());
     row("opening, ms".into(), number(&m["open_ms"], 0), String::new());
     row(
         "memory beside the file, MB".into(),
