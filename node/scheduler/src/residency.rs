@@ -113,7 +113,11 @@ impl Slot {
             }
         };
         while !self.idle.is_empty() && self.idle.len() + self.n_running >= self.n_sessions {
-            shelf.put(&self.file.digest, self.idle.remove(0));
+            let session = self.idle.remove(0);
+            // One at a time, so that memory beyond the budget is that of one session.
+            if shelf.is_settled() {
+                shelf.put(&self.file.digest, session);
+            }
         }
         Ok(session)
     }

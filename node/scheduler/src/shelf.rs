@@ -88,6 +88,11 @@ impl Shelf {
         }
     }
 
+    /// Whether all that was put here has been written.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.folder.as_ref().is_none_or(|folder| *folder.n_waiting.lock().unwrap_or_else(PoisonError::into_inner) == 0)
+    }
+
     /// Waits until what was put here has been written and its memory is free. Returns whether there was anything.
     pub(crate) fn settle(&self) -> bool {
         let Some(folder) = &self.folder else { return false };
