@@ -84,9 +84,8 @@ def cycles(body):
 
 def loop_table():
     print("\n| inner loop | instructions | cycles | products of 8-bit numbers a cycle |\n|---|---|---|---|")
-    seen = {}
+    seen = set()
     for n_dots, body in loops():
-        kind = "and their factors" if any(text.startswith(("fmla", "mla")) for text in body) else "alone"
-        seen.setdefault((n_dots, len(body), cycles(body), kind), None)
-    for n_dots, n, n_cycles, kind in sorted(seen):
-        print(f"| {n_dots} dot products of 16 {kind} | {n} | {n_cycles:.1f} | {16 * n_dots / n_cycles:.1f} |")
+        seen.add((n_dots, len(body), cycles(body)))
+    for n_dots, n, n_cycles in sorted(seen):
+        print(f"| {n_dots} dot products of 16 | {n} | {n_cycles:.1f} | {16 * n_dots / n_cycles:.1f} |")

@@ -33,6 +33,10 @@ pub enum StepError {
 /// caller's checks.
 pub fn step(model: &Model, pool: &Pool, slices: &mut [Slice], logits: &mut Vec<f32>) -> Result<(), StepError> {
     assert!(slices.iter().all(|slice| slice.n_logits <= slice.tokens.len()), "a slice wants more logits than it has tokens");
+    for slice in &*slices {
+        let (n_tokens, n_ctx) = (slice.session.tokens.len() + slice.tokens.len(), slice.session.n_ctx());
+        assert!(n_tokens <= n_ctx, "{n_tokens} tokens are beyond the context of {n_ctx}");
+    }
     logits.clear();
     if slices.iter().all(|slice| slice.tokens.is_empty()) {
         return Ok(());

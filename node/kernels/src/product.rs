@@ -1,5 +1,6 @@
 //! `y = x · Wᵀ` for mapped weights, across the pool.
 
+use crate::pool::Start;
 use crate::{Activations, Level, Pool, QuantType, panel, row_dot};
 
 /// A matrix of `n_out` rows of `n_in` weights, as its bytes lie in the file.
@@ -64,13 +65,13 @@ pub fn product(pool: &Pool, group: &[Weights], x: &[f32], forms: &mut Activation
     let x = forms.load(pool, x, n_in, group.iter().map(Weights::quant));
     let n_out: usize = group.iter().map(Weights::n_out).sum();
     assert_eq!(y.len(), x.n_rows() * n_out, "output has another shape than the product");
-    let y = Output(y.as_mut_ptr());
+    let y = Start(y.as_mut_ptr());
     pool.run(group.iter().map(Weights::n_chunks).sum(), |part| {
         let (w, chunk, at) = chunk_of(group, part);
         let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(w.n_out());
         let write = |token: usize, row: usize, sums: &[f32]| {
             // SAFETY: the places are inside `y`, as token and rows are, and only this part writes columns of these rows.
-            unsafe { y.write(token * n_out + at + row, sums) };
+            unsafe { y.at(token * n_out + at + row, sums.len()) }.copy_from_slice(sums);
         };
         if pool.level() == Level::Scalar || w.quant.block_len() == 1 {
             row_dot::multiply(pool.level(), w, rows, x, write);
@@ -92,19 +93,3 @@ fn chunk_of<'a, 'b>(group: &'a [Weights<'b>], mut part: usize) -> (&'a Weights<'
     }
     unreachable!("there are as many parts as chunks")
 }
-
-/// The output of a parallel region, of which every part writes other places.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
-
-impl Output {
-    /// # Safety
-    /// The places from `index` on are inside the output, and no other part writes or reads them.
-    unsafe fn write(&self, index: usize, values: &[f32]) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(index).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
-    }
-}
-
-// SAFETY: `write` is the only use, and its callers write disjoint places.
-unsafe impl Sync for Output {}

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use engine::{KvType, Model, Saved, SavedError, Session};
 
 /// Tokens below which a session is computed anew sooner than read.
-pub(crate) const N_WORTH: usize = 512;
+const N_WORTH: usize = 512;
 /// Bytes of all files together: some tens of long chats.
 const BYTES_MAX: u64 = 4 << 30;
 /// Sessions that may wait to be written; their memory is still taken.

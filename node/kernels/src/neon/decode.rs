@@ -2,7 +2,8 @@
 //!
 //! Two dot products take 32 weights of a row to four partial sums. Integers are exact in any order, so those of four rows are
 //! folded into the lanes of one vector, a lane per row, where the float sum runs in the order of the definition. Nothing is
-//! transposed but the scales: some 80 instructions for 256 weights of a row, where unpacking to panels takes over 200.
+//! transposed but the scales. A whole model's decode takes 105 instructions for 256 weights of Q4_0, where transposing in registers took
+//! 157, and 131 of Q4_K_M, where unpacking to panels took 256 (`scripts/compare --arm`).
 
 use std::any::TypeId;
 use std::arch::aarch64::*;
