@@ -29,6 +29,15 @@ pub(crate) fn multiply(
     n_rows: usize,
     write: impl Fn(usize, usize, &[f32]),
 ) {
+    #[cfg(target_arch = "aarch64")]
+    let rows = match (level, tiles) {
+        // SAFETY: as in `kernel`.
+        (Level::Dotprod, [tile]) if tile.n_rows() == 1 => unsafe { neon::decode(w, rows, tile, |row, sums| write(0, row, sums)) },
+        _ => rows,
+    };
+    if rows.is_empty() {
+        return;
+    }
     let part = Part { level, w, rows, tiles, n_rows, write };
     match w.quant() {
         QuantType::F32 | QuantType::F16 | QuantType::BF16 => unreachable!("floats are not unpacked"),

@@ -42,6 +42,12 @@ impl<'a> Weights<'a> {
         self.quant.dequantize(self.row(index), out);
     }
 
+    /// The bytes of consecutive rows.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) fn rows(&self, rows: std::ops::Range<usize>) -> &'a [u8] {
+        &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
     /// The bytes of row `index`.
     pub(crate) fn row(&self, index: usize) -> &'a [u8] {
         &self.bytes[index * self.row_bytes..][..self.row_bytes]

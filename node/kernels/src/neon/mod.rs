@@ -9,6 +9,7 @@ mod peak;
 mod words;
 
 pub(crate) use attention::{Stored, add_weighted, scores, widen as widen_all};
+pub(crate) use decode::decode;
 pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
 pub(crate) use panel::panel;
 pub(crate) use peak::peak;
@@ -33,6 +34,19 @@ fn sdot(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     unsafe {
         asm!("sdot {sum:v}.4s, {w:v}.16b, {x:v}.16b", sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
             options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// `sum[i] + Σ w[4i..4i+4] · x[4 L..4 L+4]` in four lanes: SDOT by element, which the standard library does not offer on
+/// stable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot_by<const L: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: SDOT reads and writes the named registers only; the caller's target features include it.
+    unsafe {
+        asm!("sdot {sum:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]", sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
+            lane = const L, options(pure, nomem, nostack, preserves_flags));
     }
     sum
 }

@@ -4,11 +4,10 @@
 //! rows with one input. 24 registers hold sums.
 
 use std::arch::aarch64::*;
-use std::arch::asm;
 use std::ops::Range;
 
 use super::words::Eight;
-use super::{decode, load16, sdot};
+use super::{load16, sdot, sdot_by};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
@@ -32,10 +31,9 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     tiles: &[Tile],
     write: impl Fn(usize, usize, &[[f32; R]; T]),
 ) {
-    let only = if let ([tile], 1) = (tiles, T) { one_input(rows, tile) } else { None };
-    if let Some(sums) = only {
+    if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
         let mut out = [[0.0; R]; T];
-        out[0] = store(&[sums])[0];
+        out[0] = store(&[from_registers(rows, tile)])[0];
         return write(0, 0, &out);
     }
     let n_blocks = rows[0].len();
@@ -58,13 +56,6 @@ pub(crate) fn panel<B: Integers, const T: usize>(
     if tiles.len() == 1 {
         write(0, 0, &store(&alone));
     }
-}
-
-/// The products of eight rows with one input, for types that have a way of their own for it.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn one_input<B: Integers>(rows: [&[B]; R], tile: &Tile) -> Option<[float32x4_t; 2]> {
-    decode::one_input(rows, tile).or_else(|| (B::WEIGHTS == 32).then(|| from_registers(rows, tile)))
 }
 
 /// The products of blocks of 32 with one input, straight from the registers they are unpacked to: a scratch place would be
@@ -237,19 +228,6 @@ fn to_float<const T: usize>(exact: &Exact<T>) -> Sums<T> {
 #[target_feature(enable = "neon")]
 fn floats(values: &[f32; R]) -> [float32x4_t; 2] {
     [vreinterpretq_f32_u8(load16(values)), vreinterpretq_f32_u8(load16(&values[4..]))]
-}
-
-/// `sum[i] + Σ w[4i..4i+4] · x[4 L..4 L+4]` in four lanes: SDOT by element, which the standard library does not offer on
-/// stable.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sdot_by<const L: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: SDOT reads and writes the named registers only; the caller's target features include it.
-    unsafe {
-        asm!("sdot {sum:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]", sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
-            lane = const L, options(pure, nomem, nostack, preserves_flags));
-    }
-    sum
 }
 
 /// The values of `N` rows at each position.
