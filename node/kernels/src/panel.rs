@@ -77,11 +77,14 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Runs a kernel for panels of `R` rows, `P` of them together, by `T` inputs.
+/// Runs a kernel on every `P` panels of `R` rows, by tiles of `T` inputs.
 macro_rules! kernel {
     ($part:ident, $scratch:ident, $kernel:path, $r:literal, $p:literal, $t:literal) => {
-        // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
-        $part.each::<B, $r, $p, $t>(|rows, write| unsafe { $kernel($scratch, rows, $part.tiles, write) })
+        for first in $part.rows.clone().step_by($p * $r) {
+            let write = |tile: usize, p: usize, sums: &[[f32; $r]; $t]| $part.put(first + p * $r, tile, sums);
+            // SAFETY: a level other than Scalar is only made by `Level::available`, after asking the processor.
+            unsafe { $kernel($scratch, $part.panels::<B, $r, $p>(first), $part.tiles, write) };
+        }
     };
 }
 
@@ -111,25 +114,22 @@ impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
         });
     }
 
-    /// Calls `multiply` for every `P` times `R` rows. Past the last row it repeats, and the products are not written.
-    fn each<B: Integers, const R: usize, const P: usize, const T: usize>(
-        &self,
-        mut multiply: impl FnMut([[&[B]; R]; P], &dyn Fn(usize, usize, &[[f32; R]; T])),
-    ) {
-        for first in self.rows.clone().step_by(P * R) {
-            let row = |row: usize| cast::<B>(self.w.row(row.min(self.rows.end - 1)));
-            let rows = std::array::from_fn(|p| std::array::from_fn(|i| row(first + p * R + i)));
-            multiply(rows, &|tile, p, products| {
-                let first = first + p * R;
-                for (token, products) in (tile * T..self.n_rows).zip(products) {
-                    // A length that is known copies without a call.
-                    if first + R <= self.rows.end {
-                        (self.write)(token, first, products);
-                    } else if first < self.rows.end {
-                        (self.write)(token, first, &products[..self.rows.end - first]);
-                    }
-                }
-            });
+    /// `P` times `R` rows from `first` on, of which the last repeats where there are no more.
+    fn panels<B: Integers, const R: usize, const P: usize>(&self, first: usize) -> [[&[B]; R]; P] {
+        let row = |row: usize| cast::<B>(self.w.row(row.min(self.rows.end - 1)));
+        std::array::from_fn(|p| std::array::from_fn(|i| row(first + p * R + i)))
+    }
+
+    /// Hands on the sums of rows from `first` on with the inputs of a tile, without those that are there to fill up.
+    #[inline]
+    fn put<const R: usize, const T: usize>(&self, first: usize, tile: usize, sums: &[[f32; R]; T]) {
+        for (token, sums) in (tile * T..self.n_rows).zip(sums) {
+            // A length that is known copies without a call.
+            if first + R <= self.rows.end {
+                (self.write)(token, first, sums);
+            } else if first < self.rows.end {
+                (self.write)(token, first, &sums[..self.rows.end - first]);
+            }
         }
     }
 }

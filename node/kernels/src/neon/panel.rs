@@ -115,20 +115,29 @@ fn store<const T: usize>(sums: &Sums<T>) -> [[f32; R]; T] {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn small<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<usize>, sums: &mut Sums<T>) {
-    let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<8>().0, rows_of::<_, T>(&tile.qs).as_chunks::<8>().0);
-    let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
-    let (d_x, sums32) = (rows_of::<_, T>(&tile.d), rows_of::<_, T>(&tile.sums32));
-    for (at, b) in range.enumerate() {
-        let mut exact = [[vdupq_n_s32(0); 2]; T];
-        dot(&mut exact, &weights[at], &inputs[b]);
-        add(sums, &d_w[at], &d_x[b], &to_float(&exact));
-        if B::M.is_some() {
-            let mut min = *sums;
-            for t in 0..T {
-                min[t] = [vdupq_n_f32(sums32[b][t]); 2];
-            }
-            add(sums, &m_w[at], &d_x[b], &min);
+    // Of one length, so that no index is checked in the loop.
+    let (n, from) = (range.len(), range.start);
+    let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<8>().0[..n];
+    let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<8>().0[from..][..n];
+    let (d_w, d_x) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, T>(&tile.d)[from..][..n]);
+    if B::M.is_none() {
+        for b in 0..n {
+            let mut exact = [[vdupq_n_s32(0); 2]; T];
+            dot(&mut exact, &weights[b], &inputs[b]);
+            add(sums, &d_w[b], &d_x[b], &to_float(&exact));
         }
+        return;
+    }
+    let (m_w, sums32) = (&rows_of::<_, R>(&panel.m)[..n], &rows_of::<_, T>(&tile.sums32)[from..][..n]);
+    for b in 0..n {
+        let mut exact = [[vdupq_n_s32(0); 2]; T];
+        dot(&mut exact, &weights[b], &inputs[b]);
+        add(sums, &d_w[b], &d_x[b], &to_float(&exact));
+        let mut min = *sums;
+        for t in 0..T {
+            min[t] = [vdupq_n_f32(sums32[b][t]); 2];
+        }
+        add(sums, &m_w[b], &d_x[b], &min);
     }
 }
 
@@ -137,40 +146,42 @@ fn small<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<u
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn large<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<usize>, sums: &mut Sums<T>) {
-    let n_sub = SUPER / B::SUB;
-    let (weights, inputs) = (rows_of::<_, R>(panel.weights()).as_chunks::<4>().0, rows_of::<_, T>(&tile.qs).as_chunks::<4>().0);
-    let (d_w, m_w) = (rows_of::<_, R>(&panel.d), rows_of::<_, R>(&panel.m));
-    let (scales, mins) = (rows_of::<_, R>(&panel.scales), rows_of::<_, R>(&panel.mins));
-    let d_x = rows_of::<_, T>(&tile.d);
+    let (n, n_sub, sixteens) = (range.len(), SUPER / B::SUB, B::SUB / 16);
+    let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<4>().0.as_chunks::<16>().0[..n];
+    let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<4>().0.as_chunks::<16>().0[range.start..][..n];
+    let (d_w, m_w) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, R>(&panel.m)[..n]);
+    let d_x = &rows_of::<_, T>(&tile.d)[range.start..][..n];
     let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 });
     for (at, b) in range.enumerate() {
+        let (weights, inputs) = (&weights[at], &inputs[at]);
+        let scales = &rows_of::<_, R>(&panel.scales)[at * n_sub..][..n_sub];
         let mut total = [[vdupq_n_s32(0); 2]; T];
         for j in 0..n_sub {
             let mut exact = [[vdupq_n_s32(0); 2]; T];
-            for part in 0..B::SUB / 16 {
-                let (w, x) = ((at * n_sub + j) * (B::SUB / 16) + part, (b * n_sub + j) * (B::SUB / 16) + part);
-                dot(&mut exact, &weights[w], &inputs[x]);
+            for k in j * sixteens..(j + 1) * sixteens {
+                dot(&mut exact, &weights[k], &inputs[k]);
             }
-            let scale = &scales[at * n_sub + j];
-            let scale = [load16(scale), load16(&scale[4..])];
+            let scale = [load16(&scales[j]), load16(&scales[j][4..])];
             for t in 0..T {
                 for half in 0..2 {
                     total[t][half] = vmlaq_s32(total[t][half], exact[t][half], vreinterpretq_s32_u8(scale[half]));
                 }
             }
         }
-        add(sums, &d_w[at], &d_x[b], &to_float(&total));
+        add(sums, &d_w[at], &d_x[at], &to_float(&total));
         if B::M.is_some() {
+            let mins = &rows_of::<_, R>(&panel.mins)[at * n_sub..][..n_sub];
+            let input_sums = &input_sums[b * n_sub..][..n_sub];
             let mut total = [[vdupq_n_f32(0.0); 2]; T];
             for j in 0..n_sub {
-                let min = floats(&mins[at * n_sub + j]);
+                let (min, x) = (floats(&mins[j]), each_of(&input_sums[j]));
                 for t in 0..T {
                     for half in 0..2 {
-                        total[t][half] = vfmaq_n_f32(total[t][half], min[half], input_sums[b * n_sub + j][t]);
+                        total[t][half] = add_by(total[t][half], min[half], x, t);
                     }
                 }
             }
-            add(sums, &m_w[at], &d_x[b], &total);
+            add(sums, &m_w[at], &d_x[at], &total);
         }
     }
 }
@@ -206,11 +217,42 @@ fn dot<const N: usize, const T: usize>(exact: &mut Exact<T>, weights: &[[[u8; 4]
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn add<const T: usize>(sums: &mut Sums<T>, d_w: &[f32; R], d_x: &[f32; T], values: &Sums<T>) {
-    let d_w = floats(d_w);
+    let (d_w, d_x) = (floats(d_w), each_of(d_x));
     for t in 0..T {
         for half in 0..2 {
-            sums[t][half] = vfmaq_f32(sums[t][half], vmulq_n_f32(d_w[half], d_x[t]), values[t][half]);
+            sums[t][half] = vfmaq_f32(sums[t][half], times(d_w[half], d_x, t), values[t][half]);
         }
+    }
+}
+
+/// One or four values, each in a lane of its own.
+#[inline]
+#[target_feature(enable = "neon")]
+fn each_of<const T: usize>(values: &[f32; T]) -> float32x4_t {
+    if T == 4 { vreinterpretq_f32_u8(load16(values)) } else { vdupq_n_f32(values[0]) }
+}
+
+/// `values · factors[lane]`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn times(values: float32x4_t, factors: float32x4_t, lane: usize) -> float32x4_t {
+    match lane {
+        0 => vmulq_laneq_f32::<0>(values, factors),
+        1 => vmulq_laneq_f32::<1>(values, factors),
+        2 => vmulq_laneq_f32::<2>(values, factors),
+        _ => vmulq_laneq_f32::<3>(values, factors),
+    }
+}
+
+/// `sum + values · factors[lane]`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_by(sum: float32x4_t, values: float32x4_t, factors: float32x4_t, lane: usize) -> float32x4_t {
+    match lane {
+        0 => vfmaq_laneq_f32::<0>(sum, values, factors),
+        1 => vfmaq_laneq_f32::<1>(sum, values, factors),
+        2 => vfmaq_laneq_f32::<2>(sum, values, factors),
+        _ => vfmaq_laneq_f32::<3>(sum, values, factors),
     }
 }
 
