@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kernels::{Activations, Pool, Weights, product};
+use kernels::{Activations, Input, Pool, Weights, product};
 
 use crate::gguf::TensorInfo;
 use crate::map::Map;
@@ -51,13 +51,13 @@ impl Group {
         self.0.iter().map(|matrix| matrix.info.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// `x · Wᵀ`: `(n_rows, n_in)` to `(n_rows, Σ n_out)`, which replaces what `y` held.
-    pub(crate) fn apply(&self, x: &[f32], pool: &Pool, forms: &mut Activations, y: &mut Vec<f32>) {
+    /// `x · Wᵀ`: `n_rows` rows of `n_in` to `(n_rows, Σ n_out)`, which replaces what `y` held.
+    pub(crate) fn apply(&self, n_rows: usize, x: Input, pool: &Pool, forms: &mut Activations, y: &mut Vec<f32>) {
         let mut weights = [self.0[0].weights(); N_GROUP_MAX];
         self.0.iter().zip(&mut weights).for_each(|(matrix, weights)| *weights = matrix.weights());
         let weights = &weights[..self.0.len()];
         let n_out: usize = weights.iter().map(Weights::n_out).sum();
-        y.resize(x.len() / self.0[0].info.shape[1] * n_out, 0.0);
+        y.resize(n_rows * n_out, 0.0);
         product(pool, weights, x, forms, y);
     }
 }

@@ -1,47 +1,38 @@
 //! The inputs of a product, quantized once and shared by every matrix that reads them.
 
+use std::cell::RefCell;
+
 use half::f16;
 
 use crate::block::SUPER;
 use crate::level::compiled_for;
-use crate::{Level, Pool, QuantType};
+use crate::pool::Start;
+use crate::{Input, Level, Pool, QuantType};
 
-/// Room for the integer forms of inputs, kept from product to product so that nothing is allocated for them.
+/// Room for the forms of an input, kept from product to product so that nothing is allocated for them.
 ///
 /// - Types with blocks of 32 meet 8-bit inputs in blocks of 32, whose factor is rounded to f16 as the format's Q8_0 does.
 /// - K-quants meet 8-bit inputs in blocks of 256 with an f32 factor (the format's Q8_K).
 /// - Float types meet the inputs as they are.
 #[derive(Default)]
 pub struct Activations {
-    small: Quantized,
-    large: Quantized,
-}
-
-/// 8-bit inputs: row after row for the definition, in tiles for panels of weights.
-#[derive(Default)]
-struct Quantized {
-    rows: Rows,
-    tiles: Vec<Tile>,
-    /// Tiles in use.
-    n_tiles: usize,
-}
-
-/// Integers, and a factor per block.
-#[derive(Default)]
-struct Rows {
-    qs: Vec<i8>,
-    d: Vec<f32>,
+    floats: Vec<f32>,
+    small: Vec<Tile>,
+    large: Vec<Tile>,
 }
 
 /// Rows of inputs, `(n_rows, n_in)`, with the forms the weights' quant types need.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
+    /// Empty if no type reads them.
     pub(crate) floats: &'a [f32],
+    pub(crate) n_rows: usize,
     pub(crate) n_in: usize,
-    forms: &'a Activations,
+    small: &'a [Tile],
+    large: &'a [Tile],
 }
 
-/// One quantized row as a kernel sees it.
+/// One quantized row as the definition sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub(crate) qs: &'a [i8],
@@ -49,57 +40,70 @@ pub(crate) struct Row<'a> {
 }
 
 impl Activations {
-    /// Quantizes `floats`, rows of `n_in`, to the forms that weights of types `quants` read, in parallel over rows.
+    /// Computes the rows of `input`, of width `n_in`, in the forms that weights of types `quants` read, in parallel over rows.
     ///
     /// # Panics
-    /// When `floats` is not whole rows, or `n_in` is not a whole number of a form's blocks.
-    pub(crate) fn load<'a>(
-        &'a mut self,
-        pool: &Pool,
-        floats: &'a [f32],
-        n_in: usize,
-        quants: impl Iterator<Item = QuantType>,
-    ) -> Inputs<'a> {
-        assert_eq!(floats.len() % n_in, 0, "inputs are not whole rows");
-        let (mut small, mut large) = (false, false);
+    /// When the input is not whole rows, or `n_in` is not a whole number of a form's blocks.
+    pub(crate) fn load(&mut self, pool: &Pool, input: Input, n_in: usize, quants: impl Iterator<Item = QuantType>) -> Inputs<'_> {
+        let (n_rows, source) = input.shared(n_in);
+        let (mut floats, mut small, mut large) = (false, false, false);
         for quant in quants {
             match quant.block_len() {
-                1 => {}
+                1 => floats = true,
                 SUPER => large = true,
                 _ => small = true,
             }
         }
-        if small {
-            self.small.load(pool, floats, n_in, Form::Small);
-        }
-        if large {
-            self.large.load(pool, floats, n_in, Form::Large);
-        }
-        Inputs { floats, n_in, forms: self }
+        let level = pool.level();
+        let n = level.tile_rows(n_rows);
+        let n_tiles = n_rows.div_ceil(n);
+        self.floats.resize(if floats { n_rows * n_in } else { 0 }, 0.0);
+        let wanted = [(small, &mut self.small, Form::Small), (large, &mut self.large, Form::Large)];
+        let tiles = wanted.map(|(wanted, tiles, form)| {
+            if wanted && tiles.len() < n_tiles {
+                tiles.resize_with(n_tiles, Tile::default);
+            }
+            wanted.then(|| (Start(tiles.as_mut_ptr()), form))
+        });
+        let all = Start(self.floats.as_mut_ptr());
+        pool.run(n_tiles, |index| {
+            ROW.with_borrow_mut(|buffer| {
+                // SAFETY: there are as many tiles, and every part runs once.
+                let mut tiles =
+                    tiles.each_ref().map(|of| of.as_ref().map(|(at, form)| (unsafe { &mut at.at(index, 1)[0] }, *form)));
+                tiles.iter_mut().flatten().for_each(|(tile, form)| tile.make_room(n, n_in, *form));
+                for r in 0..n.min(n_rows - index * n) {
+                    let at = index * n + r;
+                    // SAFETY: it is one of the rows, and only this part asks for it.
+                    let row = unsafe { source.row(level, at, n_in, buffer) };
+                    if floats {
+                        // SAFETY: as above.
+                        unsafe { all.at(at * n_in, n_in) }.copy_from_slice(row);
+                    }
+                    tiles.iter_mut().flatten().for_each(|(tile, form)| tile.set(level, r, row, *form));
+                }
+            });
+        });
+        let tiles = |wanted, tiles| if wanted { &<[Tile]>::as_ref(tiles)[..n_tiles] } else { &[] };
+        Inputs { floats: &self.floats, n_rows, n_in, small: tiles(small, &self.small), large: tiles(large, &self.large) }
     }
 }
 
-impl<'a> Inputs<'a> {
-    /// Rows held.
-    pub(crate) fn n_rows(&self) -> usize {
-        self.floats.len() / self.n_in
-    }
+thread_local! {
+    /// The row a thread is computing.
+    static ROW: RefCell<Vec<f32>> = RefCell::default();
+}
 
+impl<'a> Inputs<'a> {
     /// The tiles that weights of type `quant` meet.
     pub(crate) fn tiles(&self, quant: QuantType) -> &'a [Tile] {
-        let form = self.form(quant);
-        &form.tiles[..form.n_tiles]
+        if quant.block_len() == SUPER { self.large } else { self.small }
     }
 
-    /// Row `index` as weights of type `quant` meet it.
+    /// Row `index` as the definition of weights of type `quant` meets it: a tile of one row.
     pub(crate) fn row(&self, quant: QuantType, index: usize) -> Row<'a> {
-        let Rows { qs, d } = &self.form(quant).rows;
-        let n_blocks = d.len() / self.n_rows();
-        Row { qs: &qs[index * self.n_in..][..self.n_in], d: &d[index * n_blocks..][..n_blocks] }
-    }
-
-    fn form(&self, quant: QuantType) -> &'a Quantized {
-        if quant.block_len() == SUPER { &self.forms.large } else { &self.forms.small }
+        let Tile { qs, d, .. } = &self.tiles(quant)[index];
+        Row { qs: qs.as_flattened(), d }
     }
 }
 
@@ -118,6 +122,14 @@ impl Form {
         }
     }
 
+    /// Weights that share a start of their sum.
+    fn start_len(self) -> usize {
+        match self {
+            Form::Small => 32,
+            Form::Large => 16,
+        }
+    }
+
     /// Writes the integers and factors of whole blocks.
     fn quantize(self, level: Level, floats: &[f32], qs: &mut [i8], d: &mut [f32]) {
         match self {
@@ -127,27 +139,7 @@ impl Form {
     }
 }
 
-impl Quantized {
-    fn load(&mut self, pool: &Pool, floats: &[f32], n_in: usize, form: Form) {
-        assert_eq!(n_in % form.block_len(), 0, "a row of {n_in} is not whole blocks of {}", form.block_len());
-        let level = pool.level();
-        let Some(n) = level.tile_rows(floats.len() / n_in) else {
-            self.rows.qs.resize(floats.len(), 0);
-            self.rows.d.resize(floats.len() / form.block_len(), 0.0);
-            return form.quantize(level, floats, &mut self.rows.qs, &mut self.rows.d);
-        };
-        self.n_tiles = floats.len().div_ceil(n * n_in);
-        if self.tiles.len() < self.n_tiles {
-            self.tiles.resize_with(self.n_tiles, Tile::default);
-        }
-        pool.run_rows(&mut self.tiles[..self.n_tiles], 1, |index, tile| {
-            let floats = &floats[index * n * n_in..floats.len().min((index + 1) * n * n_in)];
-            tile[0].load(level, floats, n_in, n, form);
-        });
-    }
-}
-
-/// A few quantized rows, interleaved so that what a kernel reads together lies together. Missing rows are zeros.
+/// A few quantized rows, interleaved so that what a kernel reads together lies together.
 #[derive(Default)]
 pub(crate) struct Tile {
     n: usize,
@@ -172,40 +164,71 @@ impl Tile {
         self.n
     }
 
-    fn load(&mut self, level: Level, floats: &[f32], n_in: usize, n: usize, form: Form) {
-        let Tile { qs, d, sums16, sums32, starts, row: (row_qs, row_d), .. } = self;
+    /// Room for `n` rows of `n_in`. Rows that are not set hold what they held: their products are not wanted.
+    fn make_room(&mut self, n: usize, n_in: usize, form: Form) {
+        let n_blocks = n_in / form.block_len();
+        assert_eq!(n_in % form.block_len(), 0, "a row of {n_in} is not whole blocks of {}", form.block_len());
         self.n = n;
-        zeros(qs, n_in / 4 * n);
-        zeros(d, n_in / form.block_len() * n);
-        zeros(sums16, n_in / 16 * n);
-        zeros(sums32, n_in / 32 * n);
-        zeros(starts, n_in / if form == Form::Small { 32 } else { 16 } * n);
-        row_qs.resize(n_in, 0);
-        row_d.resize(n_in / form.block_len(), 0.0);
-        for (row, floats) in floats.chunks_exact(n_in).enumerate() {
-            form.quantize(level, floats, row_qs, row_d);
-            row_d.iter().enumerate().for_each(|(b, factor)| d[b * n + row] = *factor);
-            for (at, four) in row_qs.as_chunks::<4>().0.iter().enumerate() {
-                qs[at * n + row] = *four;
-            }
-            for (at, q) in row_qs.chunks_exact(32).enumerate() {
-                let [first, second] = [&q[..16], &q[16..]].map(|q| q.iter().map(|&q| i32::from(q)).sum::<i32>());
-                (sums16[2 * at * n + row], sums16[(2 * at + 1) * n + row]) = (first as f32, second as f32);
-                sums32[at * n + row] = (first + second) as f32;
-                if form == Form::Small {
-                    starts[at * n + row] = -128 * (first + second);
-                } else {
-                    (starts[2 * at * n + row], starts[(2 * at + 1) * n + row]) = (-128 * first, -128 * second);
-                }
-            }
-        }
+        self.qs.resize(n_in / 4 * n, [0; 4]);
+        self.d.resize(n_blocks * n, 0.0);
+        self.sums16.resize(n_in / 16 * n, 0.0);
+        self.sums32.resize(n_in / 32 * n, 0.0);
+        self.starts.resize(n_in / form.start_len() * n, 0);
+        self.row.0.resize(n_in, 0);
+        self.row.1.resize(n_blocks, 0.0);
+    }
+
+    /// Quantizes `floats` to row `row` of the tile.
+    fn set(&mut self, level: Level, row: usize, floats: &[f32], form: Form) {
+        let (row_qs, row_d) = (&mut self.row.0[..], &mut self.row.1[..]);
+        form.quantize(level, floats, row_qs, row_d);
+        self.d.iter_mut().skip(row).step_by(self.n).zip(&*row_d).for_each(|(d, factor)| *d = *factor);
+        let mut place = Place {
+            n: self.n,
+            row,
+            qs: &mut self.qs,
+            sums16: &mut self.sums16,
+            sums32: &mut self.sums32,
+            starts: &mut self.starts,
+        };
+        interleave(level, row_qs, form == Form::Small, &mut place);
     }
 }
 
-/// Makes `values` this many zeros; the memory is kept.
-fn zeros<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
-    values.clear();
-    values.resize(len, T::default());
+/// A row of a tile's integers and their sums.
+struct Place<'a> {
+    n: usize,
+    row: usize,
+    qs: &'a mut [[i8; 4]],
+    sums16: &'a mut [f32],
+    sums32: &'a mut [f32],
+    starts: &'a mut [i32],
+}
+
+compiled_for! {
+    /// Puts a row's integers where the tile has them, with their sums.
+    fn interleave(row: &[i8], start_of_32: bool, to: &mut Place) {
+        let Place { n, row: r, qs, sums16, sums32, starts } = to;
+        let (n, r) = (*n, *r);
+        for (at, q) in row.as_chunks::<32>().0.iter().enumerate() {
+            let fours = &mut qs[8 * at * n + r..][..7 * n + 1];
+            for i in 0..8 {
+                fours[i * n].copy_from_slice(&q[4 * i..4 * i + 4]);
+            }
+            let (mut first, mut second) = (0, 0);
+            for i in 0..16 {
+                first += i32::from(q[i]);
+                second += i32::from(q[16 + i]);
+            }
+            (sums16[2 * at * n + r], sums16[(2 * at + 1) * n + r]) = (first as f32, second as f32);
+            sums32[at * n + r] = (first + second) as f32;
+            if start_of_32 {
+                starts[at * n + r] = -128 * (first + second);
+            } else {
+                (starts[2 * at * n + r], starts[(2 * at + 1) * n + r]) = (-128 * first, -128 * second);
+            }
+        }
+    }
 }
 
 compiled_for! {
@@ -219,7 +242,7 @@ compiled_for! {
             let usable = inverse.is_finite() && max.is_finite();
             let factor = if usable { inverse } else { 0.0 };
             for i in 0..32 {
-                q[i] = nearest(if usable { x[i] * factor } else { 0.0 }) as i8;
+                q[i] = nearest(if usable { x[i] * factor } else { 0.0 });
             }
             *d = match (usable, max.is_finite()) {
                 (true, _) => round_to_f16(max / 127.0),
@@ -240,7 +263,7 @@ compiled_for! {
             let usable = inverse.is_finite() && inverse != 0.0 && max.is_finite();
             let factor = if usable { inverse } else { 0.0 };
             for i in 0..SUPER {
-                q[i] = nearest(if usable { x[i] * factor } else { 0.0 }).min(127) as i8;
+                q[i] = nearest(if usable { x[i] * factor } else { 0.0 });
             }
             *d = match (usable, max.is_finite()) {
                 (true, _) => 1.0 / inverse,
@@ -263,10 +286,11 @@ fn max_abs<const N: usize>(x: &[f32; N]) -> f32 {
     f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
-/// Rounds to the nearest integer, ties to even, for |v| < 2²²: adding 1.5·2²³ leaves the integer in the low mantissa.
+/// Rounds to the nearest integer, ties to even, for |v| below 127.5: adding 1.5·2²³ leaves the integer in the low mantissa,
+/// of which a byte is enough.
 #[inline(always)]
-fn nearest(v: f32) -> i32 {
-    ((v + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+fn nearest(v: f32) -> i8 {
+    (v + 12_582_912.0).to_bits() as i8
 }
 
 /// The nearest f16, ties to even. In the range of normal numbers that clears 13 bits.

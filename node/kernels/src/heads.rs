@@ -1,7 +1,7 @@
 //! From the product of q, k and v to what attention reads, row by row in one region: bias, head norms, rope, and keys and values
 //! to their places.
 
-use crate::operators::{Turn, rms_norm, rope};
+use crate::operators::{Turn, rms_norm_heads, rope};
 use crate::pool::Start;
 use crate::{KvPlanesMut, Pool, RopePairs};
 
@@ -48,7 +48,7 @@ impl Heads<'_> {
             let (k_row, v_row) = kv_row.split_at_mut(n_kv);
             for (heads, norm) in [(&mut *q_row, self.q_norm), (&mut *k_row, self.k_norm)] {
                 if let Some(norm) = norm {
-                    rms_norm(pool.level(), heads, norm, self.rms_epsilon);
+                    rms_norm_heads(pool.level(), heads, norm, self.rms_epsilon);
                 }
                 rope(pool.level(), heads, self.n_embd_head, &self.turns[index * n_turns..][..n_turns], self.rope_pairs);
             }

@@ -54,20 +54,32 @@ impl Level {
         levels
     }
 
-    /// How many of `n_rows` inputs a panel of weights meets at a time, or `None` where there are none.
-    pub(crate) fn tile_rows(self, n_rows: usize) -> Option<usize> {
+    /// How many of `n_rows` inputs a panel of weights meets at a time; the definition meets each alone.
+    pub(crate) fn tile_rows(self, n_rows: usize) -> usize {
         match self {
-            Level::Scalar => None,
+            Level::Scalar => 1,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => Some(if n_rows == 1 { 1 } else { 4 }),
+            Level::Avx2 | Level::AvxVnni => {
+                if n_rows == 1 {
+                    1
+                } else {
+                    4
+                }
+            }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Some(match n_rows {
+            Level::Avx512 => match n_rows {
                 1 => 1,
                 5..=8 => 8,
                 _ => 4,
-            }),
+            },
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => Some(if n_rows == 1 { 1 } else { 4 }),
+            Level::Dotprod => {
+                if n_rows == 1 {
+                    1
+                } else {
+                    4
+                }
+            }
         }
     }
 }

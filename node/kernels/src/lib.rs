@@ -5,7 +5,7 @@
 //! - [`product`] multiplies rows of activations with mapped weights across the [`Pool`]: row by row where few rows meet the
 //!   weights (`row_dot`), by panels of unpacked rows where many do (`panel`),
 //! - [`Heads`] takes their outputs to queries, keys and values in their places, [`attend`] runs attention over them,
-//! - [`rms_norm`] and [`silu_mul`] are the operators between the products.
+//! - [`Input`] is what a product reads: rows, or the norm or the gate before it, computed as its output is quantized.
 //!
 //! Every kernel has a scalar definition in `scalar/`. The versions for a processor compute the same sums in the same
 //! order, so that their results are equal to the last bit: integer sums are exact, and float sums run in one fixed order.
@@ -18,6 +18,7 @@ mod attention;
 pub mod block;
 mod exponential;
 mod heads;
+mod input;
 mod integers;
 mod kv;
 mod level;
@@ -39,9 +40,10 @@ pub use activations::Activations;
 pub use attention::{Attention, attend};
 pub use block::QuantType;
 pub use heads::Heads;
+pub use input::Input;
 pub use kv::{KvPlanes, KvPlanesMut, KvType};
 pub use level::Level;
-pub use operators::{RopePairs, Turn, rms_norm, silu_mul};
+pub use operators::{RopePairs, Turn};
 pub use peak::{dot_peak, read_bandwidth};
 pub use pool::Pool;
 pub use product::{Weights, product};

@@ -4,26 +4,38 @@ use crate::exponential::exp;
 use crate::level::compiled_for;
 
 compiled_for! {
-    /// `x / rms(x) · weight` for each row of `weight.len()` values, in place: the root mean square norm.
-    ///
-    /// # Panics
-    /// When `x` is not whole rows.
-    pub fn rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) {
-        assert_eq!(x.len() % weight.len(), 0, "inputs are not whole rows");
+    /// `x / rms(x) · weight` of one row: the root mean square norm.
+    pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        let factor = rms_factor(x, epsilon);
+        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+            *out = *x * factor * w;
+        }
+    }
+}
+
+compiled_for! {
+    /// The norm of each row of `weight.len()` values, in place.
+    pub(crate) fn rms_norm_heads(x: &mut [f32], weight: &[f32], epsilon: f32) {
         for row in x.chunks_exact_mut(weight.len()) {
-            let mut lanes = [0f32; 16];
-            let (whole, rest) = row.as_chunks::<16>();
-            for part in whole {
-                for i in 0..16 {
-                    lanes[i] += part[i] * part[i];
-                }
-            }
-            lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x * x);
-            let mean = lanes.iter().sum::<f32>() / weight.len() as f32;
-            let factor = 1.0 / (mean + epsilon).sqrt();
+            let factor = rms_factor(row, epsilon);
             row.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w);
         }
     }
+}
+
+/// The inverse of the root of the mean square.
+#[inline(always)]
+fn rms_factor(x: &[f32], epsilon: f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for part in whole {
+        for i in 0..16 {
+            lanes[i] += part[i] * part[i];
+        }
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x * x);
+    let mean = lanes.iter().sum::<f32>() / x.len() as f32;
+    1.0 / (mean + epsilon).sqrt()
 }
 
 /// Which two values of a head rope turns together.
@@ -76,17 +88,11 @@ compiled_for! {
 }
 
 compiled_for! {
-    /// `silu(gate) · up` of each row, where a row of `gate_up` holds `n_ff` gates and then `n_ff` ups.
-    ///
-    /// # Panics
-    /// When the two slices do not hold the same number of rows.
-    pub fn silu_mul(gate_up: &[f32], n_ff: usize, out: &mut [f32]) {
-        assert_eq!(gate_up.len(), 2 * out.len(), "two inputs make one output");
-        for (row, out) in gate_up.chunks_exact(2 * n_ff).zip(out.chunks_exact_mut(n_ff)) {
-            let (gate, up) = row.split_at(n_ff);
-            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                *out = gate / (1.0 + exp(-gate)) * up;
-            }
+    /// `silu(gate) · up` of one row, which holds as many gates as outputs and then as many ups.
+    pub(crate) fn silu_mul(gate_up: &[f32], out: &mut [f32]) {
+        let (gate, up) = gate_up.split_at(out.len());
+        for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+            *out = gate / (1.0 + exp(-gate)) * up;
         }
     }
 }
@@ -101,9 +107,11 @@ mod tests {
 
     #[test]
     fn norm_of_a_row() {
-        let mut x = [3.0, 4.0];
-        rms_norm(crate::Level::detect(), &mut x, &[1.0, 2.0], 0.0);
-        check(&x, &[3.0 / 12.5f32.sqrt(), 8.0 / 12.5f32.sqrt()]);
+        let (mut x, mut out) = ([3.0, 4.0], [0.0; 2]);
+        rms_norm(crate::Level::detect(), &x, &[1.0, 2.0], 0.0, &mut out);
+        check(&out, &[3.0 / 12.5f32.sqrt(), 8.0 / 12.5f32.sqrt()]);
+        rms_norm_heads(crate::Level::detect(), &mut x, &[1.0, 2.0], 0.0);
+        assert_eq!(x, out);
     }
 
     #[test]
@@ -120,7 +128,7 @@ mod tests {
     #[test]
     fn gated_rows() {
         let mut out = [0.0; 2];
-        silu_mul(crate::Level::detect(), &[0.0, 1.0, 5.0, 2.0], 2, &mut out);
+        silu_mul(crate::Level::detect(), &[0.0, 1.0, 5.0, 2.0], &mut out);
         check(&out, &[0.0, 2.0 / (1.0 + (-1f32).exp())]);
     }
 }

@@ -123,14 +123,12 @@ impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
     /// Hands on the sums of rows from `first` on with the inputs of a tile, without those that are there to fill up.
     #[inline]
     fn put<const R: usize, const T: usize>(&self, first: usize, tile: usize, sums: &[[f32; R]; T]) {
-        for (token, sums) in (tile * T..self.n_rows).zip(sums) {
-            // A length that is known copies without a call.
-            if first + R <= self.rows.end {
-                (self.write)(token, first, sums);
-            } else if first < self.rows.end {
-                (self.write)(token, first, &sums[..self.rows.end - first]);
-            }
+        // Nearly all tiles are whole, and then no length is asked for and copies need no call.
+        if first + R <= self.rows.end && (tile + 1) * T <= self.n_rows {
+            return (0..T).for_each(|t| (self.write)(tile * T + t, first, &sums[t]));
         }
+        let n = R.min(self.rows.end.saturating_sub(first));
+        (tile * T..self.n_rows).zip(sums).for_each(|(token, sums)| (self.write)(token, first, &sums[..n]));
     }
 }
 

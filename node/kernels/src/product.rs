@@ -1,7 +1,7 @@
 //! `y = x · Wᵀ` for mapped weights, across the pool.
 
 use crate::pool::Start;
-use crate::{Activations, Level, Pool, QuantType, panel, row_dot};
+use crate::{Activations, Input, Level, Pool, QuantType, panel, row_dot};
 
 /// A matrix of `n_out` rows of `n_in` weights, as its bytes lie in the file.
 #[derive(Clone, Copy)]
@@ -58,19 +58,19 @@ impl<'a> Weights<'a> {
 /// whole panels on every processor.
 const CHUNK: usize = 32;
 
-/// Multiplies every row of `x`, `(n_rows, n_in)`, with every row of each matrix of `group`, which share their input. `y` is
+/// Multiplies every row of the input `x`, `(n_rows, n_in)`, with every row of each matrix of `group`, which share their input. `y` is
 /// `(n_rows, Σ n_out)`: each row holds the outputs of the group's matrices one after the other.
 ///
 /// Each output is summed by one thread in one order, whatever the number of rows or threads.
 ///
 /// # Panics
 /// When shapes do not fit.
-pub fn product(pool: &Pool, group: &[Weights], x: &[f32], forms: &mut Activations, y: &mut [f32]) {
+pub fn product(pool: &Pool, group: &[Weights], x: Input, forms: &mut Activations, y: &mut [f32]) {
     let n_in = group[0].n_in;
     assert!(group.iter().all(|w| w.n_in == n_in), "a matrix of the group has another input width");
     let x = forms.load(pool, x, n_in, group.iter().map(Weights::quant));
     let n_out: usize = group.iter().map(Weights::n_out).sum();
-    assert_eq!(y.len(), x.n_rows() * n_out, "output has another shape than the product");
+    assert_eq!(y.len(), x.n_rows * n_out, "output has another shape than the product");
     let y = Start(y.as_mut_ptr());
     pool.run(group.iter().map(Weights::n_chunks).sum(), |part| {
         let (w, chunk, at) = chunk_of(group, part);
@@ -82,7 +82,7 @@ pub fn product(pool: &Pool, group: &[Weights], x: &[f32], forms: &mut Activation
         if pool.level() == Level::Scalar || w.quant.block_len() == 1 {
             row_dot::multiply(pool.level(), w, rows, x, write);
         } else {
-            panel::multiply(pool.level(), w, rows, x.tiles(w.quant), x.n_rows(), write);
+            panel::multiply(pool.level(), w, rows, x.tiles(w.quant), x.n_rows, write);
         }
     });
 }

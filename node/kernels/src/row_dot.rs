@@ -17,14 +17,14 @@ const TOGETHER: usize = 4;
 
 /// Multiplies `rows` of `w` with every row of `x`; `write(token, row, sums)` takes sums of consecutive rows of weights.
 pub(crate) fn multiply(level: Level, w: &Weights, rows: Range<usize>, x: Inputs, write: impl Fn(usize, usize, &[f32])) {
-    let n_grouped = x.n_rows() / TOGETHER * TOGETHER;
+    let n_grouped = x.n_rows / TOGETHER * TOGETHER;
     for row in rows.clone() {
         for token in (0..n_grouped).step_by(TOGETHER) {
             let sums = dot::<TOGETHER>(level, w, row, x, token);
             sums.into_iter().enumerate().for_each(|(j, sum)| write(token + j, row, &[sum]));
         }
     }
-    for token in n_grouped..x.n_rows() {
+    for token in n_grouped..x.n_rows {
         for row in rows.clone() {
             write(token, row, &dot::<1>(level, w, row, x, token));
         }

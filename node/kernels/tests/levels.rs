@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use bytemuck::cast_slice;
-use kernels::{Activations, Attention, KvPlanes, KvType, Level, Pool, QuantType, Weights, attend, product};
+use kernels::{Activations, Attention, Input, KvPlanes, KvType, Level, Pool, QuantType, Weights, attend, product};
 
 /// A small generator (SplitMix64), so that a failure names a seed.
 struct Random(u64);
@@ -63,7 +63,7 @@ fn run(level: Level, n_threads: usize, weights: &[Weights], x: &[f32], n_in: usi
     let n_out: usize = weights.iter().map(Weights::n_out).sum();
     let mut y = vec![0f32; x.len() / n_in * n_out];
     let pool = Pool::new(n_threads, level);
-    FORMS.with_borrow_mut(|forms| product(&pool, weights, x, forms, &mut y));
+    FORMS.with_borrow_mut(|forms| product(&pool, weights, Input::Rows(x), forms, &mut y));
     y.into_iter().map(f32::to_bits).collect()
 }
 

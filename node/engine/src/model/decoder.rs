@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use kernels::{Activations, Attention, Heads, Pool, Turn, attend, rms_norm, silu_mul};
+use kernels::{Activations, Attention, Heads, Input, Pool, Turn, attend};
 
 use crate::hyperparams::Hyperparams;
 use crate::matrix::{Group, Matrix};
@@ -35,14 +35,13 @@ pub(crate) struct Layer {
 struct Buffers {
     /// `(n_rows, n_embd)`: what each layer adds to.
     x: Vec<f32>,
-    normed: Vec<f32>,
     /// The outputs of a group of matrices: q, k and v, or gate and up.
     wide: Vec<f32>,
     /// `(n_rows, n_embd_q)`: queries with their positions.
     q: Vec<f32>,
-    /// What attention or the gate makes of `wide`.
-    narrow: Vec<f32>,
-    /// `(n_rows, n_embd)`: what is added.
+    /// `(n_rows, n_embd_q)`: what attention makes of them.
+    attended: Vec<f32>,
+    /// `(n_rows, n_embd)`: what the last part of a layer gave, to be added before the next norm.
     added: Vec<f32>,
     /// The input of a product as its weights meet it.
     forms: Activations,
@@ -59,7 +58,7 @@ impl Decoder {
     /// `(Σ n_logits, n_vocab)`.
     pub(crate) fn forward(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, logits: &mut Vec<f32>) {
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { x, normed, wide, q, narrow, added, forms, turns } = buffers;
+            let Buffers { x, wide, q, attended, added, forms, turns } = buffers;
             self.embed(h, slices, x);
             turns.clear();
             for slice in &*slices {
@@ -67,30 +66,30 @@ impl Decoder {
                 let rows = pos..pos + slice.tokens.len();
                 turns.extend(rows.flat_map(|pos| h.rope.iter().map(move |frequency| Turn::new(pos, *frequency))));
             }
+            let (mut n_rows, epsilon) = (x.len() / h.n_embd, h.rms_epsilon);
             for (index, layer) in self.layers.iter().enumerate() {
-                norm(x, &layer.attn_norm, h.rms_epsilon, pool, normed);
-                layer.qkv.apply(normed, pool, forms, wide);
-                narrow.resize(x.len() / h.n_embd * h.n_embd_q(), 0.0);
-                layer.attention(h, index, wide, q, turns, slices, pool, narrow);
+                // Nothing was added to the embedding yet.
+                let before = (index > 0).then_some(&added[..]);
+                let normed = Input::Normed { x, added: before, weight: &layer.attn_norm, epsilon };
+                layer.qkv.apply(n_rows, normed, pool, forms, wide);
+                attended.resize(n_rows * h.n_embd_q(), 0.0);
+                layer.attention(h, index, wide, q, turns, slices, pool, attended);
                 if index + 1 == self.layers.len() {
                     // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
                     keep_wanted(x, h.n_embd, slices);
-                    keep_wanted(narrow, h.n_embd_q(), slices);
-                    if x.is_empty() {
+                    keep_wanted(attended, h.n_embd_q(), slices);
+                    n_rows = x.len() / h.n_embd;
+                    if n_rows == 0 {
                         return;
                     }
                 }
-                layer.attn_output.apply(narrow, pool, forms, added);
-                add(x, added);
-                norm(x, &layer.ffn_norm, h.rms_epsilon, pool, normed);
-                layer.gate_up.apply(normed, pool, forms, wide);
-                narrow.resize(wide.len() / 2, 0.0);
-                gated(h, wide, pool, narrow);
-                layer.ffn_down.apply(narrow, pool, forms, added);
-                add(x, added);
+                layer.attn_output.apply(n_rows, Input::Rows(attended), pool, forms, added);
+                let normed = Input::Normed { x, added: Some(added), weight: &layer.ffn_norm, epsilon };
+                layer.gate_up.apply(n_rows, normed, pool, forms, wide);
+                layer.ffn_down.apply(n_rows, Input::Gated(wide), pool, forms, added);
             }
-            norm(x, &self.output_norm, h.rms_epsilon, pool, normed);
-            self.output.apply(normed, pool, forms, logits);
+            let normed = Input::Normed { x, added: Some(added), weight: &self.output_norm, epsilon };
+            self.output.apply(n_rows, normed, pool, forms, logits);
         })
     }
 
@@ -162,19 +161,6 @@ impl Layer {
     }
 }
 
-/// The norm of each row, which replaces what `y` held.
-fn norm(x: &[f32], weight: &[f32], epsilon: f32, pool: &Pool, y: &mut Vec<f32>) {
-    y.resize(x.len(), 0.0);
-    pool.run_rows(y, weight.len(), |row, y| {
-        y.copy_from_slice(&x[row * weight.len()..][..weight.len()]);
-        rms_norm(pool.level(), y, weight, epsilon);
-    });
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-}
-
 /// Moves the rows whose logits are wanted to the front and drops the others.
 fn keep_wanted(x: &mut Vec<f32>, n: usize, slices: &[Slice]) {
     let (mut from, mut to) = (0, 0);
@@ -184,11 +170,4 @@ fn keep_wanted(x: &mut Vec<f32>, n: usize, slices: &[Slice]) {
         to += slice.n_logits;
     }
     x.truncate(to * n);
-}
-
-/// `silu(gate) · up`, rows shared out over the pool.
-fn gated(h: &Hyperparams, gate_up: &[f32], pool: &Pool, out: &mut [f32]) {
-    pool.run_rows(out, h.n_ff, |row, out| {
-        silu_mul(pool.level(), &gate_up[row * 2 * h.n_ff..(row + 1) * 2 * h.n_ff], h.n_ff, out)
-    });
 }

@@ -54,30 +54,64 @@ pub(crate) fn scores<W: Stored>(q: &[f32], k: &[W], out: &mut [f32]) {
         for i in 0..4 {
             keys[i] = k[i.min(out.len() - 1) * width..].as_ptr();
         }
-        for at in (0..whole).step_by(16) {
-            for part in 0..4 {
-                // SAFETY: the query and each key have `width` values, and `at + 16 <= width`.
-                unsafe {
-                    let q = vld1q_f32(q.as_ptr().add(at + 4 * part));
-                    for i in 0..4 {
-                        lanes[i][part] = vfmaq_f32(lanes[i][part], q, W::load4(keys[i].add(at + 4 * part)));
-                    }
-                }
+        // Two a round: places are moved and counted half as often.
+        let twice = whole / 32 * 32;
+        for at in (0..twice).step_by(32) {
+            // SAFETY: the query and each key have `width` values, and `at + 32 <= width`.
+            unsafe {
+                add_sixteen(&mut lanes, q.as_ptr().add(at), keys.map(|k| k.add(at)));
+                add_sixteen(&mut lanes, q.as_ptr().add(at + 16), keys.map(|k| k.add(at + 16)));
             }
         }
-        for (i, out) in out.iter_mut().enumerate() {
-            if whole < width {
+        if twice < whole {
+            // SAFETY: as above, and `twice + 16 == whole`.
+            unsafe { add_sixteen(&mut lanes, q.as_ptr().add(twice), keys.map(|k| k.add(twice))) };
+        }
+        if whole < width {
+            for i in 0..out.len() {
                 let (q, k) = (rest(&q[whole..]), rest(&k[i * width + whole..(i + 1) * width]));
                 for part in 0..4 {
                     let (q, k) = (load16(&q[4 * part..]), load16(&k[4 * part..]));
                     lanes[i][part] = vfmaq_f32(lanes[i][part], vreinterpretq_f32_u8(q), vreinterpretq_f32_u8(k));
                 }
             }
-            // The tree of halves: 16 to 8, 8 to 4, then within the vector.
-            let [a, b, c, d] = lanes[i];
-            let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
-            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
-            *out = vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two);
+        }
+        let mut sums = [0.0; 4];
+        // SAFETY: the place is four floats.
+        unsafe { vst1q_f32(sums.as_mut_ptr(), tree(lanes)) };
+        match out.first_chunk_mut() {
+            Some(four) => *four = sums,
+            None => out.copy_from_slice(&sums[..out.len()]),
+        }
+    }
+}
+
+/// The sums of each four vectors by the tree of halves: 16 to 8, 8 to 4, then within the vector.
+#[inline]
+#[target_feature(enable = "neon")]
+fn tree(lanes: [[float32x4_t; 4]; 4]) -> float32x4_t {
+    let mut halves = [vdupq_n_f64(0.0); 4];
+    for (half, [a, b, c, d]) in halves.iter_mut().zip(lanes) {
+        *half = vreinterpretq_f64_f32(vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d)));
+    }
+    let add = |a, b| vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(a, b)), vreinterpretq_f32_f64(vzip2q_f64(a, b)));
+    vpaddq_f32(add(halves[0], halves[1]), add(halves[2], halves[3]))
+}
+
+/// Adds the products of sixteen values of a query with those of four keys.
+///
+/// # Safety
+/// There are as many.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_sixteen<W: Stored>(lanes: &mut [[float32x4_t; 4]; 4], q: *const f32, keys: [*const W; 4]) {
+    for part in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let q = vld1q_f32(q.add(4 * part));
+            for i in 0..4 {
+                lanes[i][part] = vfmaq_f32(lanes[i][part], q, W::load4(keys[i].add(4 * part)));
+            }
         }
     }
 }
