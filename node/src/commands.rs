@@ -1,7 +1,7 @@
 //! The command line: what can be asked, and the file that answers it.
 
 pub(crate) mod bench;
-mod doctor;
+pub(crate) mod doctor;
 mod import;
 mod list;
 mod manage;
@@ -56,7 +56,7 @@ Environment:
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
   LANTERN_SESSIONS          where long chats are kept while out of memory; off keeps none [~/.cache/lantern/sessions]
-  LANTERN_THREADS           threads that compute [one per core]
+  LANTERN_THREADS           threads that compute: 4, or 4/3 for prompts and answers [measured at the first start]
   LANTERN_LOG               what to log: error, warn, info, debug
 
 Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.";

@@ -2,13 +2,13 @@
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::Origins;
 use anyhow::{Context, Result, bail};
 use catalog::{REGISTRY, Registry};
-use scheduler::{KeepAlive, KvType, Limits};
+use scheduler::{KeepAlive, KvType, Limits, Threads};
 
 const PORT: u16 = 11434;
 
@@ -20,6 +20,10 @@ pub(crate) struct Config {
     pub(crate) models: PathBuf,
     pub(crate) registry: Registry,
     pub(crate) limits: Limits,
+    /// Threads that compute, where the owner says so.
+    pub(crate) threads: Option<Threads>,
+    /// Where what can be made again is kept, if anywhere.
+    pub(crate) cache: Option<PathBuf>,
     /// Where the daemon keeps chats that leave memory, if anywhere.
     pub(crate) sessions: Option<PathBuf>,
     pub(crate) origins: Origins,
@@ -36,7 +40,7 @@ impl Config {
             n_models_max: number("OLLAMA_MAX_LOADED_MODELS")?.filter(|n| *n > 0).unwrap_or(defaults.n_models_max),
             n_ctx: number("OLLAMA_CONTEXT_LENGTH")?.filter(|n| *n > 0).unwrap_or(defaults.n_ctx),
             keep_alive: keep_alive(&text("OLLAMA_KEEP_ALIVE"))?.unwrap_or(defaults.keep_alive),
-            n_threads: number("LANTERN_THREADS")?.filter(|n| *n > 0).unwrap_or(defaults.n_threads),
+            threads: defaults.threads,
             kv_type: match text("OLLAMA_KV_CACHE_TYPE").as_str() {
                 "" => defaults.kv_type,
                 name => KvType::named(name).with_context(|| format!("OLLAMA_KV_CACHE_TYPE is {name}, needed is f16 or q8_0"))?,
@@ -50,8 +54,9 @@ impl Config {
             base => Registry::new(base),
         };
         let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY cannot be used: {e}"))?;
-        let sessions = sessions(&text("LANTERN_SESSIONS"));
-        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, sessions, origins })
+        let (threads, cache) = (threads(&text("LANTERN_THREADS"))?, cache());
+        let sessions = sessions(&text("LANTERN_SESSIONS"), cache.as_deref());
+        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, threads, cache, sessions, origins })
     }
 
     /// Where clients on this machine reach the daemon.
@@ -109,14 +114,31 @@ fn keep_alive(text: &str) -> Result<Option<KeepAlive>> {
     api::keep_alive(text).map(Some).map_err(|e| anyhow::anyhow!("OLLAMA_KEEP_ALIVE cannot be used: {e}"))
 }
 
-/// `off`, a folder, or the user's cache folder.
-fn sessions(text: &str) -> Option<PathBuf> {
+/// A number of threads, or one for prompts and one for answers with a slash between them.
+fn threads(text: &str) -> Result<Option<Threads>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let count = |text: &str| text.trim().parse::<usize>().ok().filter(|n| *n > 0);
+    let (prefill, decode) = text.split_once('/').unwrap_or((text, text));
+    match (count(prefill), count(decode)) {
+        (Some(prefill), Some(decode)) => Ok(Some(Threads { prefill, decode })),
+        _ => {
+            bail!("LANTERN_THREADS is {text:?}, needed is a number such as 4, or one for prompts and one for answers such as 4/3")
+        }
+    }
+}
+
+fn cache() -> Option<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("lantern"))
+}
+
+/// `off`, a folder, or one in the cache folder.
+fn sessions(text: &str, cache: Option<&Path>) -> Option<PathBuf> {
     match text {
         "off" => None,
-        "" => {
-            let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-            Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("lantern/sessions"))
-        }
+        "" => Some(cache?.join("sessions")),
         folder => Some(PathBuf::from(folder)),
     }
 }
@@ -148,6 +170,16 @@ mod tests {
         check("[::1]:1234", ("::1", 1234));
         check("::1", ("::1", 11434));
         check("host:bad", ("host", 11434));
+    }
+
+    #[test]
+    fn threads_for_prompts_and_answers() {
+        assert_eq!(threads("").unwrap(), None);
+        assert_eq!(threads("3").unwrap(), Some(Threads { prefill: 3, decode: 3 }));
+        assert_eq!(threads("4/3").unwrap(), Some(Threads { prefill: 4, decode: 3 }));
+        for wrong in ["0", "4/", "/3", "four", "4/3/2"] {
+            assert!(threads(wrong).unwrap_err().to_string().contains("such as 4/3"), "{wrong}");
+        }
     }
 
     #[test]

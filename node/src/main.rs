@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod guide;
 mod serve;
+mod threads;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::guide;
+use crate::threads;
 
 /// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers. Chats that
 /// leave memory are kept in the folder `sessions`, if there is one.
@@ -25,12 +26,13 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
     }
+    let threads = config.threads.or_else(|| threads::remembered(config.cache.as_deref())).unwrap_or(config.limits.threads);
     let own_name = sysinfo::System::host_name().unwrap_or_default();
     Ok(api::router(App {
         store,
         registry: config.registry.clone(),
         pulls: Arc::default(),
-        scheduler: Scheduler::start(Limits { sessions, ..config.limits.clone() }),
+        scheduler: Scheduler::start(Limits { threads, sessions, ..config.limits.clone() }),
         descriptions: Arc::new(Descriptions::default()),
         origins: Arc::new(config.origins.clone()),
         loopback,
@@ -39,7 +41,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
 }
 
 /// Serves until told to stop; running answers may finish.
-pub(crate) async fn serve(config: Config) -> Result<()> {
+pub(crate) async fn serve(mut config: Config) -> Result<()> {
     let listener = TcpListener::bind((config.host.as_str(), config.port)).await;
     let listener = listener.with_context(|| {
         format!(
@@ -48,6 +50,7 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
         )
     })?;
     let address: SocketAddr = listener.local_addr().context("the listener has no address")?;
+    config.threads = Some(threads::chosen(config.threads, config.cache.as_deref()));
     let router = router(&config, config.sessions.clone(), address.ip().is_loopback())?;
     print_welcome(address);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();

@@ -170,3 +170,42 @@ fn a_copied_store_is_served() {
     let listed: Value = serde_json::from_str(&out(&listed)).unwrap();
     assert_eq!(listed["models"][0]["digest"], d.get("/api/tags").json()["models"][0]["digest"]);
 }
+
+#[test]
+fn threads_are_measured_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let file = cache.path().join("lantern/threads.json");
+    let start = || {
+        let d = Daemon::start_with(&[("LANTERN_THREADS", ""), ("XDG_CACHE_HOME", cache.path().to_str().unwrap())]);
+        assert!(d.stop());
+        serde_json::from_str::<Value>(&std::fs::read_to_string(&file).unwrap()).unwrap()
+    };
+    let measured = start();
+    assert!(measured["prefill"].as_u64().unwrap() > 0 && measured["decode"].as_u64().unwrap() > 0, "{measured}");
+    // A number that no measure gives is kept, so nothing was measured again.
+    let with = |key: &str, value: Value| {
+        let mut other = measured.clone();
+        other[key] = value;
+        std::fs::write(&file, other.to_string()).unwrap();
+    };
+    with("prefill", 77.into());
+    assert_eq!(start()["prefill"], 77);
+    // Another machine's, or one that cannot be meant.
+    with("machine", "another".into());
+    assert_eq!(start()["machine"], measured["machine"]);
+    with("decode", 0.into());
+    assert_ne!(start()["decode"], 0);
+    std::fs::write(&file, "{").unwrap();
+    assert_eq!(start()["machine"], measured["machine"]);
+}
+
+#[test]
+fn threads_must_be_a_number() {
+    let models = tempfile::tempdir().unwrap();
+    let output = command(models.path()).env("LANTERN_THREADS", "many").arg("serve").output().unwrap();
+    fails(
+        &output,
+        1,
+        "LANTERN_THREADS is \"many\", needed is a number such as 4, or one for prompts and one for answers such as 4/3",
+    );
+}

@@ -21,7 +21,7 @@ mod tokenizer;
 pub use candle_core::quantized::gguf_file::Value as MetadataValue;
 pub use gguf::{Header, HeaderError, TensorInfo};
 pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
-pub use kernels::{KvType, Level, Pool, QuantType, dot_peak, read_bandwidth};
+pub use kernels::{KvType, Level, Pool, QuantType, Threads, dot_peak, read_bandwidth};
 pub use map::Map;
 pub use model::{Model, OpenError};
 pub use sampler::{NoValidNumbers, Sampler, SamplerOptions};

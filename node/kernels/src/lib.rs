@@ -29,6 +29,7 @@ mod pool;
 mod product;
 mod row_dot;
 mod scalar;
+mod threads;
 mod word;
 
 #[cfg(target_arch = "aarch64")]
@@ -47,3 +48,4 @@ pub use operators::{RopePairs, Turn};
 pub use peak::{dot_peak, read_bandwidth};
 pub use pool::Pool;
 pub use product::{Weights, product};
+pub use threads::Threads;

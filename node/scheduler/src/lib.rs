@@ -18,8 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::Pool;
-pub use engine::{KvType, SamplerOptions};
+pub use engine::{KvType, SamplerOptions, Threads};
 use tokio::sync::mpsc;
 
 pub use describe::{DescribeError, Description, Descriptions};
@@ -56,7 +55,7 @@ pub struct Limits {
     /// How long a model stays after its last request.
     pub keep_alive: KeepAlive,
     /// Threads that compute, the engine thread included.
-    pub n_threads: usize,
+    pub threads: Threads,
     /// How keys and values are kept, where a model's heads fit the type.
     pub kv_type: KvType,
     /// The folder for sessions that left memory; `None` keeps none.
@@ -73,7 +72,7 @@ impl Default for Limits {
             n_models_max: 3,
             n_ctx: 4096,
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
-            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: Threads::default(),
             kv_type: KvType::F16,
             sessions: None,
             drafting: true,
@@ -121,8 +120,7 @@ impl Scheduler {
         let residents = Arc::new(Mutex::new(Vec::new()));
         let worker_parts = (queue.clone(), residents.clone());
         let run = move || {
-            let pool = Pool::new(limits.n_threads, engine::Level::detect());
-            Worker::new(worker_parts.0, worker_parts.1, limits, pool).run();
+            Worker::new(worker_parts.0, worker_parts.1, limits).run();
         };
         let thread = std::thread::Builder::new().name("engine".into()).spawn(run).expect("the system can start a thread");
         Scheduler { inner: Arc::new(Inner { queue, residents, thread: Some(thread) }) }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Pool, Session, Slice, step};
+use engine::{Level, Pool, Session, Slice, step};
 use tokio::sync::mpsc;
 
 use crate::Limits;
@@ -29,7 +29,10 @@ pub(crate) struct Worker {
     queue: Arc<Queue>,
     residents: Arc<Mutex<Vec<Resident>>>,
     limits: Limits,
+    /// Reads prompts.
     pool: Pool,
+    /// Writes answers, where that wants another number of threads.
+    decode_pool: Option<Pool>,
     shelf: Shelf,
     slots: Vec<Slot>,
     running: Vec<Running>,
@@ -40,13 +43,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits, pool: Pool) -> Worker {
+    pub(crate) fn new(queue: Arc<Queue>, residents: Arc<Mutex<Vec<Resident>>>, limits: Limits) -> Worker {
+        let (threads, level) = (limits.threads, Level::detect());
         let shelf = limits.sessions.as_deref().map(Shelf::open).unwrap_or_default();
         Worker {
             queue,
             residents,
             limits,
-            pool,
+            pool: Pool::new(threads.prefill, level),
+            decode_pool: (threads.decode != threads.prefill).then(|| Pool::new(threads.decode, level)),
             shelf,
             slots: Vec::new(),
             running: Vec::new(),
@@ -262,7 +267,8 @@ impl Worker {
             .zip(&parts)
             .map(|(running, (tokens, n_logits))| Slice { session: &mut running.session, tokens, n_logits: *n_logits })
             .collect();
-        let result = step(&slot.model, &self.pool, &mut slices, &mut self.logits);
+        let pool = self.decode_pool.as_ref().filter(|_| n_rows <= N_GUESSED_MAX).unwrap_or(&self.pool);
+        let result = step(&slot.model, pool, &mut slices, &mut self.logits);
         drop(slices);
         if chosen.len() > n_decoding {
             slot.rows_per_s = n_rows as f64 / begun.elapsed().as_secs_f64();

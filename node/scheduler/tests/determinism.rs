@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use engine::QuantType;
-use scheduler::{Client, Done, Event, Input, Limits, ModelFile, Options, Request, SamplerOptions, Scheduler};
+use scheduler::{Client, Done, Event, Input, Limits, ModelFile, Options, Request, SamplerOptions, Scheduler, Threads};
 use testkit::{Random, Shape, tiny_model};
 use tokio::sync::mpsc::Receiver;
 
@@ -54,7 +54,7 @@ fn done(mut events: Receiver<Event>) -> Done {
 }
 
 fn start(n_threads: usize, drafting: bool) -> Scheduler {
-    Scheduler::start(Limits { n_threads, drafting, ..Limits::default() })
+    Scheduler::start(Limits { threads: Threads::same(n_threads), drafting, ..Limits::default() })
 }
 
 fn greedy() -> SamplerOptions {

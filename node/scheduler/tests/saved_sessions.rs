@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engine::QuantType;
-use scheduler::{Client, Done, Event, Input, KeepAlive, KvType, Limits, ModelFile, Options, Request, SamplerOptions, Scheduler};
+use scheduler::{
+    Client, Done, Event, Input, KeepAlive, KvType, Limits, ModelFile, Options, Request, SamplerOptions, Scheduler, Threads,
+};
 use testkit::{Shape, tiny_model};
 
 struct Chats {
@@ -37,7 +39,7 @@ impl Chats {
     }
 
     fn start_with(&self, change: impl FnOnce(&mut Limits)) -> Scheduler {
-        let mut limits = Limits { n_threads: 1, sessions: Some(self.sessions()), ..Limits::default() };
+        let mut limits = Limits { threads: Threads::same(1), sessions: Some(self.sessions()), ..Limits::default() };
         change(&mut limits);
         Scheduler::start(limits)
     }

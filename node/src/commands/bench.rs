@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use catalog::{ModelName, Store};
-use engine::{KvType, Level, Model, Pool, Session, Slice, dot_peak, read_bandwidth, step};
+use engine::{KvType, Level, Model, Pool, Session, Slice, Threads, dot_peak, read_bandwidth, step};
 use indicatif::ProgressBar;
-use scheduler::Limits;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::threads;
 
 /// Rows of a step, as the daemon's.
 const N_BATCH: usize = 256;
@@ -24,7 +24,7 @@ const N_TOGETHER: usize = 32;
 pub(crate) struct Options {
     /// The model: a name, or a GGUF file
     model: String,
-    /// Threads that compute [one per core]
+    /// Threads that compute [LANTERN_THREADS, or what was measured on this machine]
     #[arg(long)]
     threads: Option<usize>,
     /// Lengths of prompts to prefill
@@ -49,7 +49,9 @@ pub(super) fn bench(config: &Config, options: &Options, as_json: bool) -> Result
         bail!("--runs, --decode and --prompts must be above 0");
     }
     let file = file(config, &options.model)?;
-    let measured = measure(options, &file, &config.limits)?;
+    let owner = options.threads.map(Threads::same).or(config.threads);
+    let threads = threads::chosen(owner, config.cache.as_deref());
+    let measured = measure(options, &file, config.limits.kv_type, threads)?;
     if as_json {
         println!("{measured:#}");
     } else {
@@ -68,7 +70,7 @@ fn file(config: &Config, model: &str) -> Result<PathBuf> {
     installed.model_path().with_context(|| format!("{name} has no model file"))
 }
 
-fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
+fn measure(options: &Options, file: &Path, kv_type: KvType, threads: Threads) -> Result<Value> {
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
     let say = |what: String| progress.set_message(what);
@@ -77,10 +79,12 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
     let model = Model::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let open_ms = begun.elapsed().as_secs_f64() * 1e3;
     model.prefetch();
-    let pool = Pool::new(options.threads.unwrap_or(limits.n_threads), Level::detect());
+    let prefill_pool = Pool::new(threads.prefill, Level::detect());
+    let other = (threads.decode != threads.prefill).then(|| Pool::new(threads.decode, Level::detect()));
+    let decode_pool = other.as_ref().unwrap_or(&prefill_pool);
     say("measuring what the machine can do".into());
-    let (bandwidth, peak) = (read_bandwidth(&pool), dot_peak(&pool));
-    let b = Bench { model: &model, pool: &pool, options, kv_type: limits.kv_type };
+    let (peak, bandwidth) = (dot_peak(&prefill_pool), read_bandwidth(decode_pool));
+    let b = Bench { model: &model, prefill_pool: &prefill_pool, decode_pool, options, kv_type };
     let mut prefill = Vec::new();
     for &n in &options.prompts {
         say(format!("prefill of {n} tokens"));
@@ -92,7 +96,7 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
     for &depth in &options.depths {
         say(format!("decode after {depth} tokens"));
         let tps = b.decode(depth, 1, 1)?;
-        let bytes = model.decode_bytes() + model.kv_bytes(limits.kv_type, depth + options.decode / 2);
+        let bytes = model.decode_bytes() + model.kv_bytes(kv_type, depth + options.decode / 2);
         decode.push(json!({ "depth": depth, "tps": tps, "of_bandwidth": tps * bytes as f64 / bandwidth }));
     }
     let (mut together, mut guessed) = (Value::Null, Value::Null);
@@ -110,8 +114,8 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
     Ok(json!({
         "file": file.file_name().unwrap_or_default().to_string_lossy(),
         "file_bytes": model.file_bytes(),
-        "level": pool.level().to_string(),
-        "n_threads": pool.n_threads(),
+        "level": prefill_pool.level().to_string(),
+        "n_threads": { "prefill": threads.prefill, "decode": threads.decode },
         "read_gb_s": bandwidth / 1e9,
         "dot_gmac_s": peak.map(|peak| peak / 1e9),
         "open_ms": open_ms,
@@ -120,13 +124,14 @@ fn measure(options: &Options, file: &Path, limits: &Limits) -> Result<Value> {
         "together": together,
         "guessed": guessed,
         "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
-        "kv_mb": model.kv_bytes(limits.kv_type, longest.unwrap_or(0)) as f64 / 1e6,
+        "kv_mb": model.kv_bytes(kv_type, longest.unwrap_or(0)) as f64 / 1e6,
     }))
 }
 
 struct Bench<'a> {
     model: &'a Model,
-    pool: &'a Pool,
+    prefill_pool: &'a Pool,
+    decode_pool: &'a Pool,
     options: &'a Options,
     kv_type: KvType,
 }
@@ -157,7 +162,7 @@ impl Bench<'_> {
             let tokens: Vec<u32> = (0..n).map(|i| self.token(depth + i)).collect();
             for tokens in tokens.chunks(n_rows) {
                 let slice = |session| Slice { session, tokens, n_logits: tokens.len() };
-                step(self.model, self.pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>(), &mut logits)?;
+                step(self.model, self.decode_pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>(), &mut logits)?;
             }
             Ok((n * n_sessions) as f64 / begun.elapsed().as_secs_f64())
         })
@@ -180,7 +185,7 @@ impl Bench<'_> {
     fn read(&self, session: &mut Session, n: usize) -> Result<()> {
         let prompt: Vec<u32> = (0..n).map(|i| self.token(i)).collect();
         for part in prompt.chunks(N_BATCH) {
-            step(self.model, self.pool, &mut [Slice { session, tokens: part, n_logits: 1 }], &mut Vec::new())?;
+            step(self.model, self.prefill_pool, &mut [Slice { session, tokens: part, n_logits: 1 }], &mut Vec::new())?;
         }
         Ok(())
     }
@@ -203,9 +208,10 @@ fn table(m: &Value) -> String {
     let percent = |value: &Value| value.as_f64().map_or(String::new(), |v| format!("{:.0} %", 100.0 * v));
     let mut lines = vec![
         format!(
-            "{}, {} threads, {}",
+            "{}, {} threads for prompts and {} for answers, {}",
             m["file"].as_str().unwrap_or_default(),
-            m["n_threads"],
+            m["n_threads"]["prefill"],
+            m["n_threads"]["decode"],
             m["level"].as_str().unwrap_or_default()
         ),
         format!(

@@ -12,6 +12,7 @@ use sysinfo::{Disks, System};
 
 use super::table;
 use crate::config::Config;
+use crate::threads;
 
 /// Seconds of 2026-01-01: a clock before that has not been set.
 const BUILT_AFTER: u64 = 1_767_225_600;
@@ -23,7 +24,7 @@ const DISK_WANTED: u64 = 2 << 30;
 struct Finding(&'static str, bool, String);
 
 pub(super) fn doctor(config: &Config, as_json: bool) -> Result<()> {
-    let findings = [processor(), kernels(), memory(), disk(config), models(config), meters(), clock()];
+    let findings = [cores(), threads(config), kernels(), memory(), disk(config), models(config), meters(), clock()];
     if as_json {
         let entry = |Finding(name, ok, text): &Finding| ((*name).to_owned(), json!({ "ok": ok, "found": text }));
         println!("{:#}", Value::Object(findings.iter().map(entry).collect()));
@@ -35,15 +36,27 @@ pub(super) fn doctor(config: &Config, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn processor() -> Finding {
+/// What the processor calls itself.
+pub(crate) fn processor() -> String {
     let brand = System::new().ok().and_then(|mut system| {
         system.refresh_cpu_all();
         system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
     });
     let brand = brand.unwrap_or_default();
+    if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand }
+}
+
+fn cores() -> Finding {
     let n = std::thread::available_parallelism().map_or(1, usize::from);
-    let brand = if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand };
-    Finding("processor", true, format!("{brand}, {n} cores, {}", std::env::consts::ARCH))
+    Finding("processor", true, format!("{}, {n} cores, {}", processor(), std::env::consts::ARCH))
+}
+
+fn threads(config: &Config) -> Finding {
+    let text = match config.threads.or_else(|| threads::remembered(config.cache.as_deref())) {
+        Some(threads) => format!("{} for prompts, {} for answers", threads.prefill, threads.decode),
+        None => "measured when the daemon first starts".to_owned(),
+    };
+    Finding("threads", true, text)
 }
 
 fn kernels() -> Finding {
