@@ -48,7 +48,7 @@ impl Default for SamplerOptions {
 #[error("the model produced no valid numbers")]
 pub struct NoValidNumbers;
 
-/// Chooses tokens. Its lists keep their memory from token to token; only `typical_p` makes new ones.
+/// Chooses tokens. Its lists keep their memory from token to token; only penalties and `typical_p` make new ones.
 #[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -74,19 +74,14 @@ impl Sampler {
     /// # Errors
     /// When the logits are not numbers.
     pub fn sample(&mut self, logits: &[f32], tokens: &[u32]) -> Result<u32, NoValidNumbers> {
-        if logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY) || logits.iter().all(|l| *l == f32::NEG_INFINITY) {
-            return Err(NoValidNumbers);
-        }
         let Sampler { options, candidates, recent } = self;
-        candidates.clear();
-        candidates.extend(logits.iter().zip(0..).map(|(&logit, token)| Candidate { token, logit, p: 0.0 }));
-        penalize(options, candidates, tokens, recent);
-        if options.temperature <= 0.0 || options.top_k == 1 {
-            // Of equal logits the lowest token, whatever else is computed beside it.
-            let best = candidates.iter().copied().reduce(|a, b| if b.logit > a.logit { b } else { a });
-            return Ok(best.expect("a vocabulary is not empty").token);
+        penalize(options, logits, tokens, recent, candidates);
+        let greedy = options.temperature <= 0.0;
+        let k = if greedy { 1 } else { usize::try_from(options.top_k).ok().filter(|k| *k > 0).unwrap_or(logits.len()) };
+        keep_top_k(k, logits, candidates)?;
+        if k == 1 {
+            return Ok(candidates[0].token);
         }
-        keep_top_k(options.top_k, candidates);
         if options.typical_p < 1.0 {
             keep_typical(options.typical_p, candidates);
         }
@@ -112,7 +107,9 @@ impl Sampler {
     }
 }
 
-fn penalize(options: &SamplerOptions, candidates: &mut [Candidate], tokens: &[u32], recent: &mut Vec<u32>) {
+/// The tokens that a penalty touches, by token, with their new logits, replace what `candidates` held.
+fn penalize(options: &SamplerOptions, logits: &[f32], tokens: &[u32], recent: &mut Vec<u32>, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
     let off = options.repeat_penalty == 1.0 && options.presence_penalty == 0.0 && options.frequency_penalty == 0.0;
     if off || options.repeat_last_n == 0 {
         return;
@@ -122,21 +119,53 @@ fn penalize(options: &SamplerOptions, candidates: &mut [Candidate], tokens: &[u3
     recent.extend_from_slice(&tokens[tokens.len() - n_back..]);
     recent.sort_unstable();
     for same in recent.chunk_by(|a, b| a == b) {
-        let Some(c) = candidates.get_mut(same[0] as usize) else { continue };
-        c.logit = if c.logit > 0.0 { c.logit / options.repeat_penalty } else { c.logit * options.repeat_penalty };
-        c.logit -= options.presence_penalty + options.frequency_penalty * same.len() as f32;
+        let Some(&logit) = logits.get(same[0] as usize) else { continue };
+        let logit = if logit > 0.0 { logit / options.repeat_penalty } else { logit * options.repeat_penalty };
+        let logit = logit - (options.presence_penalty + options.frequency_penalty * same.len() as f32);
+        candidates.push(Candidate { token: same[0], logit, p: 0.0 });
     }
 }
 
-/// Sorts by logit, best first, equal ones by token, and keeps the first `k`.
-fn keep_top_k(k: i32, candidates: &mut Vec<Candidate>) {
+/// Logits looked at together: few of a vocabulary's chunks hold one of the best.
+const CHUNK: usize = 64;
+
+/// Of the candidates, which come with logits of their own, and all other tokens keeps the `k` of highest logit, best first,
+/// equal ones by token. One pass over the logits, in which most are only compared with the `k`-th best so far.
+fn keep_top_k(k: usize, logits: &[f32], candidates: &mut Vec<Candidate>) -> Result<(), NoValidNumbers> {
     let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-    let k = usize::try_from(k).unwrap_or(0);
-    if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k, order);
+    let own = candidates.clone();
+    let (room, mut least, mut highest) = ((4 * k).max(256), f32::NEG_INFINITY, f32::NEG_INFINITY);
+    for (first, chunk) in logits.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk)) {
+        // Both without an early end, so that the compiler takes several at a time.
+        let broken = chunk.iter().fold(false, |broken, l| broken | l.is_nan() | (*l == f32::INFINITY));
+        let best = chunk.iter().fold(f32::NEG_INFINITY, |best, l| if *l > best { *l } else { best });
+        if broken {
+            return Err(NoValidNumbers);
+        }
+        highest = highest.max(best);
+        if best < least {
+            continue;
+        }
+        for (&logit, token) in chunk.iter().zip(first as u32..).filter(|(logit, _)| **logit >= least) {
+            if own.binary_search_by_key(&token, |c| c.token).is_err() {
+                candidates.push(Candidate { token, logit, p: 0.0 });
+            }
+        }
+        if candidates.len() > room {
+            candidates.select_nth_unstable_by(k - 1, order);
+            candidates.truncate(k);
+            least = candidates[k - 1].logit;
+        }
+    }
+    if highest == f32::NEG_INFINITY {
+        return Err(NoValidNumbers);
+    }
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k - 1, order);
         candidates.truncate(k);
     }
     candidates.sort_unstable_by(order);
+    Ok(())
 }
 
 /// Keeps the tokens whose surprise is nearest the expected one, up to a total probability of `p` (Meister et al. 2022).
@@ -250,8 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn the_best_are_those_of_a_whole_sort() {
+        let mut z = 1u64;
+        // Few distinct values, so that many are equal.
+        let logits: Vec<f32> = (0..5000)
+            .map(|_| {
+                z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (z >> 56) as f32 / 16.0
+            })
+            .collect();
+        let own = [Candidate { token: 7, logit: 99.0, p: 0.0 }, Candidate { token: 4000, logit: -1.0, p: 0.0 }];
+        let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        own.iter().for_each(|c| all[c.token as usize].1 = c.logit);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for k in [1, 2, 40, 300, 4999, 5000] {
+            let mut candidates = own.to_vec();
+            keep_top_k(k, &logits, &mut candidates).unwrap();
+            let found: Vec<(u32, f32)> = candidates.iter().map(|c| (c.token, c.logit)).collect();
+            assert_eq!(found, all[..k], "{k}");
+        }
+    }
+
+    #[test]
     fn broken_numbers_are_an_error() {
-        for bad in [[f32::NAN, 1.0], [f32::INFINITY, 1.0], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
+        for bad in [[f32::NAN, 1.0], [1.0, f32::INFINITY], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
             assert_eq!(sample(&SamplerOptions::default(), &bad, &[]), Err(NoValidNumbers));
         }
     }

@@ -63,7 +63,7 @@ impl Activations {
             if wanted && tiles.len() < n_tiles {
                 tiles.resize_with(n_tiles, Tile::default);
             }
-            wanted.then(|| (Start(tiles.as_mut_ptr()), form))
+            wanted.then_some((Start(tiles.as_mut_ptr()), form))
         });
         let all = Start(self.floats.as_mut_ptr());
         pool.run(n_tiles, |index| {

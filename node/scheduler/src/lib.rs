@@ -5,6 +5,7 @@
 
 mod describe;
 mod draft;
+mod pace;
 mod prompt;
 mod queue;
 mod request;

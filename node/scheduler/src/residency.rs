@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use engine::{KvType, Model, Session, budget};
 
+use crate::pace::Pace;
 use crate::request::{Failure, FailureKind, KeepAlive};
 use crate::shelf::Shelf;
 use crate::{Limits, ModelFile};
@@ -49,8 +50,8 @@ pub(crate) struct Slot {
     pub(crate) keep_alive: KeepAlive,
     /// When the last request ended, or the model was opened.
     pub(crate) last_used: Instant,
-    /// Rows per second of recent steps, for predicting the next one.
-    pub(crate) rows_per_s: f64,
+    /// What its steps take.
+    pub(crate) pace: Pace,
 }
 
 /// Context below which a model is not worth opening.
@@ -79,7 +80,7 @@ impl Slot {
             idle: Vec::new(),
             keep_alive: limits.keep_alive,
             last_used: now,
-            rows_per_s: 0.0,
+            pace: Pace::default(),
         })
     }
 

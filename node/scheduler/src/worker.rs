@@ -16,10 +16,6 @@ use crate::shelf::Shelf;
 
 /// Rows of a step at most.
 const N_BATCH: usize = 256;
-/// Longest a step may take while someone decodes.
-const STEP_MAX: Duration = Duration::from_millis(250);
-/// Prompt rows that ride along whatever the prediction says, so that every prompt gets on.
-const N_ROWS_MIN: usize = 8;
 /// Rows of a step at most when some of them are guessed: one tile of every processor's products.
 const N_GUESSED_MAX: usize = 8;
 /// Time between looks at readers that have fallen behind.
@@ -243,12 +239,8 @@ impl Worker {
         if n_decoding > 0 && n_decoding == chosen.len() {
             chosen.iter_mut().for_each(|running| running.guess((N_GUESSED_MAX / n_decoding).saturating_sub(1)));
         }
-        let predicted = (slot.rows_per_s * STEP_MAX.as_secs_f64()) as usize;
-        let n_rows_max = if n_decoding == 0 || n_decoding == chosen.len() || predicted == 0 {
-            N_BATCH
-        } else {
-            predicted.clamp(n_decoding + N_ROWS_MIN, N_BATCH)
-        };
+        let alone = n_decoding == 0 || n_decoding == chosen.len();
+        let n_rows_max = if alone { N_BATCH } else { n_decoding + slot.pace.n_prompt_rows(N_BATCH - n_decoding.min(N_BATCH)) };
         let mut n_rows = 0;
         let mut parts = Vec::new();
         for running in &mut chosen {
@@ -270,9 +262,7 @@ impl Worker {
         let pool = self.decode_pool.as_ref().filter(|_| n_rows <= N_GUESSED_MAX).unwrap_or(&self.pool);
         let result = step(&slot.model, pool, &mut slices, &mut self.logits);
         drop(slices);
-        if chosen.len() > n_decoding {
-            slot.rows_per_s = n_rows as f64 / begun.elapsed().as_secs_f64();
-        }
+        slot.pace.learn(if chosen.len() > n_decoding { n_rows - n_decoding } else { 0 }, begun.elapsed());
         if let Err(e) = result {
             for running in chosen {
                 running.fail(Failure::server(format!("an error was encountered while running the model: {e}")));
