@@ -84,8 +84,9 @@ impl Activations {
                 }
             });
         });
-        let tiles = |wanted, tiles| if wanted { &<[Tile]>::as_ref(tiles)[..n_tiles] } else { &[] };
-        Inputs { floats: &self.floats, n_rows, n_in, small: tiles(small, &self.small), large: tiles(large, &self.large) }
+        // None of a form that no type reads.
+        let (n_small, n_large) = (if small { n_tiles } else { 0 }, if large { n_tiles } else { 0 });
+        Inputs { floats: &self.floats, n_rows, n_in, small: &self.small[..n_small], large: &self.large[..n_large] }
     }
 }
 
