@@ -13,7 +13,7 @@ use axum::serve::ListenerExt;
 use catalog::Store;
 use scheduler::{Descriptions, Limits, Scheduler};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::guide;
@@ -52,6 +52,8 @@ pub(crate) async fn serve(mut config: Config) -> Result<()> {
     let address: SocketAddr = listener.local_addr().context("the listener has no address")?;
     config.threads = Some(threads::chosen(config.threads, config.cache.as_deref()));
     let router = router(&config, config.sessions.clone(), address.ip().is_loopback())?;
+    // Before anybody is told that it runs: a stop that comes at once is a stop as any other.
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     print_welcome(address);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|connection| {
@@ -59,7 +61,7 @@ pub(crate) async fn serve(mut config: Config) -> Result<()> {
             tracing::warn!("a client that vanishes will not be noticed: {error}");
         }
     });
-    axum::serve(listener, service).with_graceful_shutdown(stopped()).await.context("the server failed")?;
+    axum::serve(listener, service).with_graceful_shutdown(stopped(signals)).await.context("the server failed")?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -74,8 +76,8 @@ fn watch(connection: &TcpStream) -> std::io::Result<()> {
 }
 
 /// Waits for Ctrl-C or a service manager's stop.
-async fn stopped() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+async fn stopped(signals: (std::io::Result<Signal>, std::io::Result<Signal>)) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         // Without signal handlers the default action still stops the process.
         return std::future::pending().await;
     };
