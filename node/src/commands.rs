@@ -1,7 +1,7 @@
 //! The command line: what can be asked, and the file that answers it.
 
 pub(crate) mod bench;
-pub(crate) mod doctor;
+mod doctor;
 mod import;
 mod list;
 mod manage;

@@ -26,7 +26,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
     }
-    let threads = config.threads.or_else(|| threads::remembered(config.cache.as_deref())).unwrap_or(config.limits.threads);
+    let threads = config.threads.or_else(|| threads::remembered(config.cache.as_deref())).unwrap_or_default();
     let own_name = sysinfo::System::host_name().unwrap_or_default();
     Ok(api::router(App {
         store,

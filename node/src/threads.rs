@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use scheduler::Threads;
 use scheduler::report::Level;
 use serde_json::{Value, json};
-
-use crate::commands::doctor::processor;
+use sysinfo::System;
 
 /// The owner's threads, those remembered in the cache folder, or new ones, which are measured and remembered.
 pub(crate) fn chosen(owner: Option<Threads>, cache: Option<&Path>) -> Threads {
@@ -44,4 +43,14 @@ fn file(cache: Option<&Path>) -> Option<PathBuf> {
 /// What a measure holds for.
 fn machine() -> String {
     format!("{}, {} threads, {}, Lantern {}", processor(), Threads::default().prefill, Level::detect(), env!("CARGO_PKG_VERSION"))
+}
+
+/// What the processor calls itself.
+pub(crate) fn processor() -> String {
+    let brand = System::new().ok().and_then(|mut system| {
+        system.refresh_cpu_all();
+        system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
+    });
+    let brand = brand.unwrap_or_default();
+    if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand }
 }

@@ -48,7 +48,7 @@ impl Default for SamplerOptions {
 #[error("the model produced no valid numbers")]
 pub struct NoValidNumbers;
 
-/// Chooses tokens. Its lists keep their memory from token to token; only penalties and `typical_p` make new ones.
+/// Chooses tokens. Its lists keep their memory from token to token; only `typical_p` makes new ones.
 #[derive(Debug)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -78,7 +78,7 @@ impl Sampler {
         penalize(options, logits, tokens, recent, candidates);
         let greedy = options.temperature <= 0.0;
         let k = if greedy { 1 } else { usize::try_from(options.top_k).ok().filter(|k| *k > 0).unwrap_or(logits.len()) };
-        keep_top_k(k, logits, candidates)?;
+        keep_top_k(k, logits, recent, candidates)?;
         if k == 1 {
             return Ok(candidates[0].token);
         }
@@ -129,11 +129,10 @@ fn penalize(options: &SamplerOptions, logits: &[f32], tokens: &[u32], recent: &m
 /// Logits looked at together: few of a vocabulary's chunks hold one of the best.
 const CHUNK: usize = 64;
 
-/// Of the candidates, which come with logits of their own, and all other tokens keeps the `k` of highest logit, best first,
-/// equal ones by token. One pass over the logits, in which most are only compared with the `k`-th best so far.
-fn keep_top_k(k: usize, logits: &[f32], candidates: &mut Vec<Candidate>) -> Result<(), NoValidNumbers> {
+/// Of the candidates, tokens of the sorted `own` with logits of their own, and all other tokens keeps the `k` of highest logit,
+/// best first, equal ones by token. One pass over the logits, in which most are only compared with the `k`-th best so far.
+fn keep_top_k(k: usize, logits: &[f32], own: &[u32], candidates: &mut Vec<Candidate>) -> Result<(), NoValidNumbers> {
     let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-    let own = candidates.clone();
     let (room, mut least, mut highest) = ((4 * k).max(256), f32::NEG_INFINITY, f32::NEG_INFINITY);
     for (first, chunk) in logits.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk)) {
         // Both without an early end, so that the compiler takes several at a time.
@@ -147,7 +146,7 @@ fn keep_top_k(k: usize, logits: &[f32], candidates: &mut Vec<Candidate>) -> Resu
             continue;
         }
         for (&logit, token) in chunk.iter().zip(first as u32..).filter(|(logit, _)| **logit >= least) {
-            if own.binary_search_by_key(&token, |c| c.token).is_err() {
+            if own.binary_search(&token).is_err() {
                 candidates.push(Candidate { token, logit, p: 0.0 });
             }
         }
@@ -294,7 +293,7 @@ mod tests {
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         for k in [1, 2, 40, 300, 4999, 5000] {
             let mut candidates = own.to_vec();
-            keep_top_k(k, &logits, &mut candidates).unwrap();
+            keep_top_k(k, &logits, &[7, 4000], &mut candidates).unwrap();
             let found: Vec<(u32, f32)> = candidates.iter().map(|c| (c.token, c.logit)).collect();
             assert_eq!(found, all[..k], "{k}");
         }

@@ -240,7 +240,7 @@ impl Worker {
             chosen.iter_mut().for_each(|running| running.guess((N_GUESSED_MAX / n_decoding).saturating_sub(1)));
         }
         let alone = n_decoding == 0 || n_decoding == chosen.len();
-        let n_rows_max = if alone { N_BATCH } else { n_decoding + slot.pace.n_prompt_rows(N_BATCH - n_decoding.min(N_BATCH)) };
+        let n_rows_max = if alone { N_BATCH } else { n_decoding + slot.pace.n_prompt_rows(N_BATCH.saturating_sub(n_decoding)) };
         let mut n_rows = 0;
         let mut parts = Vec::new();
         for running in &mut chosen {

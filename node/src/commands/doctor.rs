@@ -36,19 +36,9 @@ pub(super) fn doctor(config: &Config, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// What the processor calls itself.
-pub(crate) fn processor() -> String {
-    let brand = System::new().ok().and_then(|mut system| {
-        system.refresh_cpu_all();
-        system.cpus().first().map(|cpu| cpu.brand().trim().to_owned())
-    });
-    let brand = brand.unwrap_or_default();
-    if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand }
-}
-
 fn cores() -> Finding {
     let n = std::thread::available_parallelism().map_or(1, usize::from);
-    Finding("processor", true, format!("{}, {n} cores, {}", processor(), std::env::consts::ARCH))
+    Finding("processor", true, format!("{}, {n} cores, {}", threads::processor(), std::env::consts::ARCH))
 }
 
 fn threads(config: &Config) -> Finding {

@@ -52,7 +52,7 @@ impl Small for BlockQ8_0 {
 /// The products of eight rows, one after the other in `rows`, with the one input of `tile`.
 ///
 /// # Panics
-/// When the rows have another length than the input.
+/// When the rows are longer than the input.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn eight<F: Small>(rows: &[F], tile: &Tile) -> [float32x4_t; 2] {
@@ -114,7 +114,7 @@ impl<'a, F: Small> Eight<'a, F> {
                 }
             }
             let mut exact = vcvtq_f32_s32(running.added());
-            if F::CENTRE > 0 && F::RAISED {
+            if F::RAISED {
                 // Below 2²⁴, where floats are exact.
                 exact = vfmsq_n_f32(exact, vdupq_n_f32(F::CENTRE as f32), x_sum);
             }
