@@ -144,7 +144,7 @@ impl Form {
 #[derive(Default)]
 pub(crate) struct Tile {
     n: usize,
-    /// Four inputs of each row, then the next four: `(n_in / 4, n)`.
+    /// Four inputs of each row, then the next four: `(n_in / 4, n)`. Eight where the level takes eights.
     pub(crate) qs: Vec<[i8; 4]>,
     /// Factors, `(n_blocks, n)`.
     pub(crate) d: Vec<f32>,
@@ -192,7 +192,7 @@ impl Tile {
             sums32: &mut self.sums32,
             starts: &mut self.starts,
         };
-        interleave(level, row_qs, form == Form::Small, &mut place);
+        interleave(level, row_qs, form == Form::Small, level.takes_eights(self.n), &mut place);
     }
 }
 
@@ -208,13 +208,20 @@ struct Place<'a> {
 
 compiled_for! {
     /// Puts a row's integers where the tile has them, with their sums.
-    fn interleave(row: &[i8], start_of_32: bool, to: &mut Place) {
+    fn interleave(row: &[i8], start_of_32: bool, by_eights: bool, to: &mut Place) {
         let Place { n, row: r, qs, sums16, sums32, starts } = to;
         let (n, r) = (*n, *r);
         for (at, q) in row.as_chunks::<32>().0.iter().enumerate() {
-            let fours = &mut qs[8 * at * n + r..][..7 * n + 1];
-            for i in 0..8 {
-                fours[i * n].copy_from_slice(&q[4 * i..4 * i + 4]);
+            if by_eights {
+                let eights = &mut qs.as_chunks_mut::<2>().0[4 * at * n + r..][..3 * n + 1];
+                for i in 0..4 {
+                    eights[i * n].as_flattened_mut().copy_from_slice(&q[8 * i..8 * i + 8]);
+                }
+            } else {
+                let fours = &mut qs[8 * at * n + r..][..7 * n + 1];
+                for i in 0..8 {
+                    fours[i * n].copy_from_slice(&q[4 * i..4 * i + 4]);
+                }
             }
             let (mut first, mut second) = (0, 0);
             for i in 0..16 {

@@ -180,7 +180,7 @@ fn scores<W: Stored, const Q: usize>(level: Level, q: [&[f32]; Q], k: &[W], out:
             Level::Avx512 => unsafe { crate::x86::scores_avx512(q[i], k, out) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => unsafe { crate::neon::scores(q[i], k, out) },
+            Level::Dotprod | Level::I8mm => unsafe { crate::neon::scores(q[i], k, out) },
         }
     }
 }
@@ -215,7 +215,7 @@ fn add_weighted<W: Stored, const Q: usize>(
             Level::Avx512 => unsafe { crate::x86::add_weighted_avx512(weights, v, out) },
             // SAFETY: as in `scores`.
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => unsafe { crate::neon::add_weighted(weights, v, out) },
+            Level::Dotprod | Level::I8mm => unsafe { crate::neon::add_weighted(weights, v, out) },
         }
     }
 }

@@ -19,6 +19,9 @@ pub enum Level {
     /// Arm v8.2 with the dot-product instructions (Cortex-A76 and later).
     #[cfg(target_arch = "aarch64")]
     Dotprod,
+    /// The same with matrix products of bytes (i8mm, Arm v8.6 and later).
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 impl Level {
@@ -48,6 +51,9 @@ impl Level {
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("dotprod") {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                levels.push(Level::I8mm);
+            }
             levels.push(Level::Dotprod);
         }
         levels.push(Level::Scalar);
@@ -73,7 +79,7 @@ impl Level {
                 _ => 4,
             },
             #[cfg(target_arch = "aarch64")]
-            Level::Dotprod => {
+            Level::Dotprod | Level::I8mm => {
                 if n_rows == 1 {
                     1
                 } else {
@@ -81,6 +87,15 @@ impl Level {
                 }
             }
         }
+    }
+
+    /// Whether a tile of `n` inputs holds eights of each instead of fours, which matrix products take.
+    pub(crate) fn takes_eights(self, n: usize) -> bool {
+        #[cfg(target_arch = "aarch64")]
+        let matrix = self == Level::I8mm;
+        #[cfg(not(target_arch = "aarch64"))]
+        let matrix = false;
+        matrix && n > 1
     }
 }
 
@@ -129,6 +144,8 @@ impl fmt::Display for Level {
             Level::Avx512 => "AVX-512 VNNI",
             #[cfg(target_arch = "aarch64")]
             Level::Dotprod => "NEON dot product",
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm => "NEON i8mm",
         })
     }
 }

@@ -32,7 +32,9 @@ pub(crate) fn multiply(
     #[cfg(target_arch = "aarch64")]
     let rows = match (level, tiles) {
         // SAFETY: as in `kernel`.
-        (Level::Dotprod, [tile]) if tile.n_rows() == 1 => unsafe { neon::decode(w, rows, tile, |row, sums| write(0, row, sums)) },
+        (Level::Dotprod | Level::I8mm, [tile]) if tile.n_rows() == 1 => unsafe {
+            neon::decode(w, rows, tile, |row, sums| write(0, row, sums))
+        },
         _ => rows,
     };
     if rows.is_empty() {
@@ -108,9 +110,11 @@ impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, _) => kernel!(self, scratch, x86::avx512, 16, 2, 4),
             #[cfg(target_arch = "aarch64")]
-            (Level::Dotprod, 1) => kernel!(self, scratch, neon::panel, 8, 1, 1),
+            (Level::Dotprod | Level::I8mm, 1) => kernel!(self, scratch, neon::panel, 8, 1, 1),
             #[cfg(target_arch = "aarch64")]
             (Level::Dotprod, _) => kernel!(self, scratch, neon::panel, 8, 1, 4),
+            #[cfg(target_arch = "aarch64")]
+            (Level::I8mm, _) => kernel!(self, scratch, neon::panel_i8mm, 8, 1, 4),
         });
     }
 
@@ -201,6 +205,18 @@ impl Panel {
                 }
                 B::scales::<W>(places, |j, scale| scale.store(&mut scales[at * n_sub + j]));
                 B::mins::<W>(places, |j, min| min.store_float(&mut mins[at * n_sub + j]));
+            }
+        }
+    }
+
+    /// Puts eights of each row where fours were: `(n_in / 8, R, 8)`.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub(crate) fn pair<const R: usize>(&mut self) {
+        for both in bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).as_chunks_mut::<R>().0.as_chunks_mut::<2>().0 {
+            let [first, second] = *both;
+            for (to, r) in both.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().zip(0..R) {
+                *to = [first[r], second[r]];
             }
         }
     }

@@ -37,6 +37,8 @@ pub fn dot_peak(pool: &Pool) -> Option<f64> {
         Level::Avx512 => 16 * 64,
         #[cfg(target_arch = "aarch64")]
         Level::Dotprod => 16 * 16,
+        #[cfg(target_arch = "aarch64")]
+        Level::I8mm => 16 * 32,
     };
     let seconds = best(|| {
         pool.run(n, |_| match pool.level() {
@@ -53,6 +55,9 @@ pub fn dot_peak(pool: &Pool) -> Option<f64> {
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Level::Dotprod => unsafe { crate::neon::peak(N_ROUNDS) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm => unsafe { crate::neon::peak_i8mm(N_ROUNDS) },
         });
     });
     Some((n * N_ROUNDS * n_products) as f64 / seconds)

@@ -1,4 +1,4 @@
-//! NEON versions of the products, for Arm v8.2 with dot-product instructions. Every function equals its scalar
+//! NEON versions of the products, for Arm v8.2 with dot-product instructions, and with matrix products of bytes. Every function equals its scalar
 //! definition to the last bit.
 
 mod attention;
@@ -11,8 +11,8 @@ mod words;
 pub(crate) use attention::{Stored, add_weighted, scores, widen as widen_all};
 pub(crate) use decode::decode;
 pub(crate) use float::{dot_bf16, dot_f16, dot_f32};
-pub(crate) use panel::panel;
-pub(crate) use peak::peak;
+pub(crate) use panel::{panel, panel_i8mm};
+pub(crate) use peak::{peak, peak_i8mm};
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -47,6 +47,18 @@ fn sdot_by<const L: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> in
     unsafe {
         asm!("sdot {sum:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]", sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
             lane = const L, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// Lane `2 i + j` gets Σ x[8i..8i+8] · w[8j..8j+8]: SMMLA, which the standard library does not offer on stable.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut sum: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+    // SAFETY: SMMLA reads and writes the named registers only; the caller's target features include it.
+    unsafe {
+        asm!("smmla {sum:v}.4s, {x:v}.16b, {w:v}.16b", sum = inout(vreg) sum, x = in(vreg) x, w = in(vreg) w,
+            options(pure, nomem, nostack, preserves_flags));
     }
     sum
 }

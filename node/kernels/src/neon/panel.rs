@@ -1,13 +1,14 @@
 //! A panel of eight rows of weights against a tile of one or four inputs, a lane per row.
 //!
 //! Per four weights and four inputs: two loads of weights, one of inputs, and eight dot products by element, each of four
-//! rows with one input. 24 registers hold sums.
+//! rows with one input. 24 registers hold sums. Where the processor multiplies matrices of bytes (`MATRIX`), one instruction
+//! takes eight weights of two rows to two inputs, for which panel and tile hold eights of a row instead of fours.
 
 use std::arch::aarch64::*;
 use std::ops::Range;
 
 use super::words::Eight;
-use super::{load16, sdot, sdot_by};
+use super::{load16, sdot, sdot_by, smmla};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
@@ -27,42 +28,76 @@ type Sums<const T: usize> = [[float32x4_t; 2]; T];
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn panel<B: Integers, const T: usize>(
     scratch: &mut Scratch,
+    rows: [[&[B]; R]; 1],
+    tiles: &[Tile],
+    write: impl Fn(usize, usize, &[[f32; R]; T]),
+) {
+    // SAFETY: this function's target features are those asked for.
+    unsafe { multiply::<B, T, false>(scratch, rows, tiles, write) }
+}
+
+/// As [`panel`], with matrix products, for tiles of four inputs.
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(crate) fn panel_i8mm<B: Integers>(
+    scratch: &mut Scratch,
+    rows: [[&[B]; R]; 1],
+    tiles: &[Tile],
+    write: impl Fn(usize, usize, &[[f32; R]; 4]),
+) {
+    // SAFETY: as above.
+    unsafe { multiply::<B, 4, true>(scratch, rows, tiles, write) }
+}
+
+/// # Safety
+/// The processor has dot products, for `MATRIX` also matrix products, and so does the function this is compiled into.
+#[inline(always)]
+unsafe fn multiply<B: Integers, const T: usize, const MATRIX: bool>(
+    scratch: &mut Scratch,
     [rows]: [[&[B]; R]; 1],
     tiles: &[Tile],
     write: impl Fn(usize, usize, &[[f32; R]; T]),
 ) {
-    if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
-        let mut out = [[0.0; R]; T];
-        out[0] = store(&[from_registers(rows, tile)])[0];
-        return write(0, 0, &out);
-    }
-    let n_blocks = rows[0].len();
-    let n_slice = if tiles.len() == 1 { SLICE / B::WEIGHTS } else { n_blocks };
-    let mut alone = [[vdupq_n_f32(0.0); 2]; T];
-    for first in (0..n_blocks).step_by(n_slice.max(1)) {
-        let range = first..(first + n_slice).min(n_blocks);
-        // SAFETY: this function's target features are those the words ask for.
-        unsafe { scratch.panels[0].pack::<B, Eight, R>(rows, range.clone(), false, |_| {}) };
-        if let [tile] = tiles {
-            add_blocks::<B, T>(&scratch.panels[0], tile, range, &mut alone);
-            continue;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
+            let mut out = [[0.0; R]; T];
+            out[0] = store(&[from_registers(rows, tile)])[0];
+            return write(0, 0, &out);
         }
-        for (index, tile) in tiles.iter().enumerate() {
-            let mut sums = [[vdupq_n_f32(0.0); 2]; T];
-            add_blocks::<B, T>(&scratch.panels[0], tile, range.clone(), &mut sums);
-            write(index, 0, &store(&sums));
+        let n_blocks = rows[0].len();
+        let n_slice = if tiles.len() == 1 { SLICE / B::WEIGHTS } else { n_blocks };
+        let mut alone = [[vdupq_n_f32(0.0); 2]; T];
+        for first in (0..n_blocks).step_by(n_slice.max(1)) {
+            let range = first..(first + n_slice).min(n_blocks);
+            let panel = &mut scratch.panels[0];
+            panel.pack::<B, Eight, R>(rows, range.clone(), false, |_| {});
+            if MATRIX {
+                panel.pair::<R>();
+            }
+            if let [tile] = tiles {
+                add_blocks::<B, T, MATRIX>(panel, tile, range, &mut alone);
+                continue;
+            }
+            for (index, tile) in tiles.iter().enumerate() {
+                let mut sums = [[vdupq_n_f32(0.0); 2]; T];
+                add_blocks::<B, T, MATRIX>(panel, tile, range.clone(), &mut sums);
+                write(index, 0, &store(&sums));
+            }
         }
-    }
-    if tiles.len() == 1 {
-        write(0, 0, &store(&alone));
+        if tiles.len() == 1 {
+            write(0, 0, &store(&alone));
+        }
     }
 }
 
 /// The products of blocks of 32 with one input, straight from the registers they are unpacked to: a scratch place would be
 /// read but once.
+///
+/// # Safety
+/// As [`multiply`].
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
+unsafe fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
     let mut sums = [[vdupq_n_f32(0.0); 2]];
     for (b, inputs) in tile.qs.as_chunks::<8>().0.iter().enumerate() {
         let mut places = [std::ptr::null(); R];
@@ -71,7 +106,7 @@ fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2]
         }
         let mut exact = [[vdupq_n_s32(0); 2]];
         let (mut d, mut m) = ([0.0; R], [0.0; R]);
-        // SAFETY: the places are whole blocks, and this function's target features are those the words ask for.
+        // SAFETY: the places are whole blocks; the rest is the caller's promise.
         unsafe {
             B::fours::<Eight>(places, |i, word| {
                 let word = if B::CENTRE > 0 { word.sub_bytes(B::CENTRE as u8) } else { word };
@@ -94,10 +129,24 @@ fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2]
 }
 
 /// Adds the products of the panel, which holds blocks `range`.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn add_blocks<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<usize>, sums: &mut Sums<T>) {
-    if B::WEIGHTS == SUPER { large::<B, T>(panel, tile, range, sums) } else { small::<B, T>(panel, tile, range, sums) }
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn add_blocks<B: Integers, const T: usize, const MATRIX: bool>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut Sums<T>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if B::WEIGHTS == SUPER {
+            large::<B, T, MATRIX>(panel, tile, range, sums);
+        } else {
+            small::<B, T, MATRIX>(panel, tile, range, sums);
+        }
+    }
 }
 
 #[inline]
@@ -112,84 +161,139 @@ fn store<const T: usize>(sums: &Sums<T>) -> [[f32; R]; T] {
 }
 
 /// Blocks of 32.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn small<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<usize>, sums: &mut Sums<T>) {
-    // Of one length, so that no index is checked in the loop.
-    let (n, from) = (range.len(), range.start);
-    let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<8>().0[..n];
-    let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<8>().0[from..][..n];
-    let (d_w, d_x) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, T>(&tile.d)[from..][..n]);
-    if B::M.is_none() {
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn small<B: Integers, const T: usize, const MATRIX: bool>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut Sums<T>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Of one length, so that no index is checked in the loop.
+        let (n, from) = (range.len(), range.start);
+        let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<8>().0[..n];
+        let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<8>().0[from..][..n];
+        let (d_w, d_x) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, T>(&tile.d)[from..][..n]);
+        if B::M.is_none() {
+            for b in 0..n {
+                let exact = products::<8, T, MATRIX>(&weights[b], &inputs[b]);
+                add(sums, &d_w[b], &d_x[b], &to_float(&exact));
+            }
+            return;
+        }
+        let (m_w, sums32) = (&rows_of::<_, R>(&panel.m)[..n], &rows_of::<_, T>(&tile.sums32)[from..][..n]);
         for b in 0..n {
-            let mut exact = [[vdupq_n_s32(0); 2]; T];
-            dot(&mut exact, &weights[b], &inputs[b]);
+            let exact = products::<8, T, MATRIX>(&weights[b], &inputs[b]);
             add(sums, &d_w[b], &d_x[b], &to_float(&exact));
+            let mut min = *sums;
+            for t in 0..T {
+                min[t] = [vdupq_n_f32(sums32[b][t]); 2];
+            }
+            add(sums, &m_w[b], &d_x[b], &min);
         }
-        return;
-    }
-    let (m_w, sums32) = (&rows_of::<_, R>(&panel.m)[..n], &rows_of::<_, T>(&tile.sums32)[from..][..n]);
-    for b in 0..n {
-        let mut exact = [[vdupq_n_s32(0); 2]; T];
-        dot(&mut exact, &weights[b], &inputs[b]);
-        add(sums, &d_w[b], &d_x[b], &to_float(&exact));
-        let mut min = *sums;
-        for t in 0..T {
-            min[t] = [vdupq_n_f32(sums32[b][t]); 2];
-        }
-        add(sums, &m_w[b], &d_x[b], &min);
     }
 }
 
 /// Super-blocks: the sums of sub-blocks are scaled as integers. The sum of the minimums stays below 2²⁴, so that floats
 /// hold it exactly.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn large<B: Integers, const T: usize>(panel: &Panel, tile: &Tile, range: Range<usize>, sums: &mut Sums<T>) {
-    let (n, n_sub, sixteens) = (range.len(), SUPER / B::SUB, B::SUB / 16);
-    let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<4>().0.as_chunks::<16>().0[..n];
-    let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<4>().0.as_chunks::<16>().0[range.start..][..n];
-    let (d_w, m_w) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, R>(&panel.m)[..n]);
-    let d_x = &rows_of::<_, T>(&tile.d)[range.start..][..n];
-    let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 });
-    for (at, b) in range.enumerate() {
-        let (weights, inputs) = (&weights[at], &inputs[at]);
-        let scales = &rows_of::<_, R>(&panel.scales)[at * n_sub..][..n_sub];
-        let mut total = [[vdupq_n_s32(0); 2]; T];
-        for j in 0..n_sub {
-            let mut exact = [[vdupq_n_s32(0); 2]; T];
-            for k in j * sixteens..(j + 1) * sixteens {
-                dot(&mut exact, &weights[k], &inputs[k]);
-            }
-            let scale = [load16(&scales[j]), load16(&scales[j][4..])];
-            for t in 0..T {
-                for half in 0..2 {
-                    total[t][half] = vmlaq_s32(total[t][half], exact[t][half], vreinterpretq_s32_u8(scale[half]));
-                }
-            }
-        }
-        add(sums, &d_w[at], &d_x[at], &to_float(&total));
-        if B::M.is_some() {
-            let mins = &rows_of::<_, R>(&panel.mins)[at * n_sub..][..n_sub];
-            let input_sums = &input_sums[b * n_sub..][..n_sub];
-            let mut total = [[vdupq_n_f32(0.0); 2]; T];
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn large<B: Integers, const T: usize, const MATRIX: bool>(
+    panel: &Panel,
+    tile: &Tile,
+    range: Range<usize>,
+    sums: &mut Sums<T>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (n, n_sub, sixteens) = (range.len(), SUPER / B::SUB, B::SUB / 16);
+        let weights = &rows_of::<_, R>(panel.weights()).as_chunks::<4>().0.as_chunks::<16>().0[..n];
+        let inputs = &rows_of::<_, T>(&tile.qs).as_chunks::<4>().0.as_chunks::<16>().0[range.start..][..n];
+        let (d_w, m_w) = (&rows_of::<_, R>(&panel.d)[..n], &rows_of::<_, R>(&panel.m)[..n]);
+        let d_x = &rows_of::<_, T>(&tile.d)[range.start..][..n];
+        let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 });
+        for (at, b) in range.enumerate() {
+            let (weights, inputs) = (&weights[at], &inputs[at]);
+            let scales = &rows_of::<_, R>(&panel.scales)[at * n_sub..][..n_sub];
+            let mut total = [[vdupq_n_s32(0); 2]; T];
             for j in 0..n_sub {
-                let (min, x) = (floats(&mins[j]), each_of(&input_sums[j]));
+                let mut exact = [[vdupq_n_s32(0); 2]; T];
+                for k in j * sixteens..(j + 1) * sixteens {
+                    dot::<4, T, MATRIX>(&mut exact, &weights[k], &inputs[k]);
+                }
+                let exact = if MATRIX { unpaired(exact) } else { exact };
+                let scale = [load16(&scales[j]), load16(&scales[j][4..])];
                 for t in 0..T {
                     for half in 0..2 {
-                        total[t][half] = add_by(total[t][half], min[half], x, t);
+                        total[t][half] = vmlaq_s32(total[t][half], exact[t][half], vreinterpretq_s32_u8(scale[half]));
                     }
                 }
             }
-            add(sums, &m_w[at], &d_x[at], &total);
+            add(sums, &d_w[at], &d_x[at], &to_float(&total));
+            if B::M.is_some() {
+                let mins = &rows_of::<_, R>(&panel.mins)[at * n_sub..][..n_sub];
+                let input_sums = &input_sums[b * n_sub..][..n_sub];
+                let mut total = [[vdupq_n_f32(0.0); 2]; T];
+                for j in 0..n_sub {
+                    let (min, x) = (floats(&mins[j]), each_of(&input_sums[j]));
+                    for t in 0..T {
+                        for half in 0..2 {
+                            total[t][half] = add_by(total[t][half], min[half], x, t);
+                        }
+                    }
+                }
+                add(sums, &m_w[at], &d_x[at], &total);
+            }
         }
     }
 }
 
-/// Adds the products of `4 N` weights of each row with as many inputs.
+/// The products of `4 N` weights of each row with as many inputs.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn products<const N: usize, const T: usize, const MATRIX: bool>(
+    weights: &[[[u8; 4]; R]; N],
+    inputs: &[[[i8; 4]; T]; N],
+) -> Exact<T> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut exact = [[vdupq_n_s32(0); 2]; T];
+        dot::<N, T, MATRIX>(&mut exact, weights, inputs);
+        if MATRIX { unpaired(exact) } else { exact }
+    }
+}
+
+/// Adds the products of `4 N` weights of each row with as many inputs; for `MATRIX` in the places that [`unpaired`] expects.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn dot<const N: usize, const T: usize, const MATRIX: bool>(
+    exact: &mut Exact<T>,
+    weights: &[[[u8; 4]; R]; N],
+    inputs: &[[[i8; 4]; T]; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if MATRIX {
+            dot_matrix(exact, weights, inputs);
+        } else {
+            dot_by_element(exact, weights, inputs);
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot<const N: usize, const T: usize>(exact: &mut Exact<T>, weights: &[[[u8; 4]; R]; N], inputs: &[[[i8; 4]; T]; N]) {
+fn dot_by_element<const N: usize, const T: usize>(exact: &mut Exact<T>, weights: &[[[u8; 4]; R]; N], inputs: &[[[i8; 4]; T]; N]) {
     // Sixteen bytes of inputs are four fours of one input, or one four of each of four.
     for (k, x) in inputs.as_flattened().chunks_exact(4).enumerate() {
         let x = vreinterpretq_s8_u8(load16(x));
@@ -213,9 +317,51 @@ fn dot<const N: usize, const T: usize>(exact: &mut Exact<T>, weights: &[[[u8; 4]
     }
 }
 
+/// Eights of each row and input, four inputs: a vector of sums holds two inputs with two rows.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn dot_matrix<const N: usize, const T: usize>(
+    exact: &mut Exact<T>,
+    weights: &[[[u8; 4]; R]; N],
+    inputs: &[[[i8; 4]; T]; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (w, x) in weights.as_chunks::<2>().0.iter().zip(inputs.as_chunks::<2>().0) {
+            let (w, x) = (w.as_flattened(), x.as_flattened());
+            for pair in 0..T / 2 {
+                let x = vreinterpretq_s8_u8(load16(&x[4 * pair..]));
+                for half in 0..2 {
+                    for i in 0..2 {
+                        let w = vreinterpretq_s8_u8(load16(&w[8 * half + 4 * i..]));
+                        exact[2 * pair + i][half] = smmla(exact[2 * pair + i][half], x, w);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums of two inputs with two rows as sums of one input with four.
+#[inline]
+#[target_feature(enable = "neon")]
+fn unpaired<const T: usize>(exact: Exact<T>) -> Exact<T> {
+    let mut out = exact;
+    for pair in 0..T / 2 {
+        for half in 0..2 {
+            let (a, b) = (vreinterpretq_s64_s32(exact[2 * pair][half]), vreinterpretq_s64_s32(exact[2 * pair + 1][half]));
+            out[2 * pair][half] = vreinterpretq_s32_s64(vzip1q_s64(a, b));
+            out[2 * pair + 1][half] = vreinterpretq_s32_s64(vzip2q_s64(a, b));
+        }
+    }
+    out
+}
+
 /// Adds `d_w d_x value` to the sums.
 #[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 fn add<const T: usize>(sums: &mut Sums<T>, d_w: &[f32; R], d_x: &[f32; T], values: &Sums<T>) {
     let (d_w, d_x) = (floats(d_w), each_of(d_x));
     for t in 0..T {
