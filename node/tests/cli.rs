@@ -78,12 +78,24 @@ fn bench_measures_a_model_or_a_file() {
         assert!(table.contains(part), "{part} is not in {table}");
     }
     let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/lantern-guide.gguf");
-    let json: Value = serde_json::from_str(&out(&lantern(&d, &[&["bench", guide, "--json"][..], &small].concat(), ""))).unwrap();
+    let all = [&["bench", guide, "--json", "--lookup"][..], &small].concat();
+    let json: Value = serde_json::from_str(&out(&lantern(&d, &all, ""))).unwrap();
+    for (i, task) in ["summary", "edit", "JSON"].into_iter().enumerate() {
+        let measured = &json["lookup"][i];
+        assert!(measured["task"] == task && measured["tps"].as_f64() > Some(0.0), "{json}");
+        // Every answer repeats much of its prompt, and no guess beyond an answer's end counts.
+        let [n_accepted, n_drafted, n_answer] =
+            ["n_accepted", "n_drafted", "n_answer"].map(|key| measured[key].as_u64().unwrap());
+        assert!(n_accepted > n_answer / 3 && n_accepted <= n_drafted && n_accepted < n_answer, "{json}");
+    }
     assert!(json["prefill"][0]["tps"].as_f64().unwrap() > 0.0 && json["decode"][1]["depth"] == 8, "{json}");
     assert!(json["read_gb_s"].as_f64().unwrap() > 0.0 && json["anonymous_mb"].as_f64().unwrap() > 0.0, "{json}");
     assert!(json["guessed"]["tps"].as_f64().unwrap() > 0.0, "{json}");
     fails(&lantern(&d, &["bench", "nothing"], ""), 1, "model nothing:latest not found");
     fails(&lantern(&d, &["bench", guide, "--runs", "0"], ""), 1, "--runs, --decode and --prompts must be above 0");
+    // The lengths nobody asked for are those that fit: the guide takes 2048 tokens.
+    let usual = out(&lantern(&d, &["bench", guide, "--sessions", "0", "--decode", "1", "--runs", "1", "--threads", "1"], ""));
+    assert!(usual.contains("decode after 512,") && !usual.contains("decode after 2048,"), "{usual}");
     fails(&lantern(&d, &["bench", guide, "--depths", "9999"], ""), 1, "the model was trained on 2048");
 }
 

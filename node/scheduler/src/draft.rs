@@ -5,55 +5,78 @@
 /// Tokens that must agree for a guess, at least.
 const N_AGREE_MIN: usize = 2;
 /// Of several places the one where more agree is taken, up to this many.
-const N_AGREE_MAX: usize = 4;
-/// Guesses after which a request's luck is looked at.
-const N_TRIAL: usize = 32;
-/// Of so many guesses one must be right for guessing to go on. On x86-64 a step with seven takes 1.6 times as long as one
-/// without (`lantern bench`, all right against single steps).
-const N_PER_RIGHT: usize = 3;
+const N_AGREE_MAX: usize = 16;
+/// How likely each guessed token is right where two, three, or more tokens agree, before a request has shown its own luck.
+const LIKELY: [f32; 3] = [0.5, 0.7, 0.8];
+/// Guessed tokens of a request that weigh as much as that.
+const N_BEFORE: f32 = 8.0;
+/// Sizes of a guess, which with the sampled token fill half a tile and a tile, and how long a step takes with them, of one
+/// without: on x86-64, one thread, as `lantern bench` was made to time steps of one to eight rows.
+const SIZES: [(usize, f32); 2] = [(3, 1.35), (7, 1.8)];
+
+/// Rows of a step at most when some of them are guessed: one tile of every processor's products.
+pub const N_GUESSED_MAX: usize = 8;
 
 /// What one request guesses, and how well.
 #[derive(Debug, Clone)]
-pub(crate) struct Draft {
-    /// Tokens guessed at a time; more after a guess that was right throughout, fewer after one that was not; 0 is off.
-    n_next: usize,
-    /// Tokens guessed, and those that were right.
-    pub(crate) n_drafted: usize,
-    pub(crate) n_accepted: usize,
-    /// The same since the last look.
-    trial: (usize, usize),
+pub struct Draft {
+    on: bool,
+    /// Tokens guessed.
+    pub n_drafted: usize,
+    /// Those of them that were right.
+    pub n_accepted: usize,
+    /// The request's luck where two, three, or more tokens agree.
+    luck: [Luck; 3],
+    /// Which of them the last guess was.
+    class: usize,
+}
+
+/// How many guessed tokens were right, of those that could be: none after a wrong one.
+#[derive(Debug, Clone, Copy)]
+struct Luck {
+    n_right: f32,
+    n: f32,
 }
 
 impl Draft {
     /// Guesses for one request, or none at all.
-    pub(crate) fn new(on: bool) -> Draft {
-        Draft { n_next: if on { N_AGREE_MIN } else { 0 }, n_drafted: 0, n_accepted: 0, trial: (0, 0) }
+    pub fn new(on: bool) -> Draft {
+        let luck = LIKELY.map(|likely| Luck { n_right: likely * N_BEFORE, n: N_BEFORE });
+        Draft { on, n_drafted: 0, n_accepted: 0, luck, class: 0 }
     }
 
-    /// Appends to `pending` at most `n_max` tokens that may follow `held` and what is pending.
-    pub(crate) fn guess(&self, held: &[u32], n_max: usize, pending: &mut Vec<u32>) {
-        let n = self.n_next.min(n_max);
-        if let Some(at) = (n > 0).then(|| recurrence(held, pending)).flatten() {
-            // This may reach into what is being guessed: a text that repeats itself goes on doing so.
-            (at..at + n).for_each(|i| pending.push(token(held, pending, i)));
-        }
+    /// Appends to `pending` at most `n_max` tokens that may follow `held` and what is pending, as many as are worth their time.
+    pub fn guess(&mut self, held: &[u32], n_max: usize, pending: &mut Vec<u32>) {
+        let Some((n_agreeing, at)) = self.on.then(|| recurrence(held, pending)).flatten() else { return };
+        self.class = (n_agreeing - N_AGREE_MIN).min(LIKELY.len() - 1);
+        let n = self.luck[self.class].worth(n_max);
+        // This may reach into what is being guessed: a text that repeats itself goes on doing so.
+        (at..at + n).for_each(|i| pending.push(token(held, pending, i)));
     }
 
     /// Learns that of `n_drafted` guessed tokens the first `n_accepted` were right.
-    pub(crate) fn learn(&mut self, n_drafted: usize, n_accepted: usize) {
-        if n_drafted == 0 {
-            return;
-        }
+    pub fn learn(&mut self, n_drafted: usize, n_accepted: usize) {
         self.n_drafted += n_drafted;
         self.n_accepted += n_accepted;
-        self.n_next = if n_accepted == n_drafted { self.n_next.max(2 * n_drafted) } else { n_accepted + 1 };
-        self.trial = (self.trial.0 + n_drafted, self.trial.1 + n_accepted);
-        if self.trial.0 >= N_TRIAL {
-            if self.trial.1 * N_PER_RIGHT < self.trial.0 {
-                self.n_next = 0;
+        let luck = &mut self.luck[self.class];
+        luck.n_right += n_accepted as f32;
+        luck.n += n_drafted.min(n_accepted + 1) as f32;
+    }
+}
+
+impl Luck {
+    /// The size of guess with which a step gives most tokens for its time; 0 where none gives more than a step alone.
+    fn worth(self, n_max: usize) -> usize {
+        let likely = self.n_right / self.n;
+        let mut best = (1.0, 0);
+        for (n, cost) in SIZES.map(|(n, cost)| (n.min(n_max), cost)) {
+            // The sampled token, and each guessed one if those before it are right.
+            let n_tokens: f32 = (0..=n as i32).map(|i| likely.powi(i)).sum();
+            if n_tokens / cost > best.0 {
+                best = (n_tokens / cost, n);
             }
-            self.trial = (0, 0);
         }
+        best.1
     }
 }
 
@@ -62,21 +85,21 @@ fn token(held: &[u32], pending: &[u32], index: usize) -> u32 {
     if index < held.len() { held[index] } else { pending[index - held.len()] }
 }
 
-/// Where the last tokens stood before: the place after the latest longest run that agrees with the end.
-fn recurrence(held: &[u32], pending: &[u32]) -> Option<usize> {
+/// The latest longest run that agrees with the end: its length, and the place after it.
+fn recurrence(held: &[u32], pending: &[u32]) -> Option<(usize, usize)> {
     let len = held.len() + pending.len();
-    let mut best = (N_AGREE_MIN - 1, None);
+    let mut best = None;
     for at in (1..len).rev() {
         let agrees = |i: &usize| token(held, pending, at - 1 - i) == token(held, pending, len - 1 - i);
-        let agreeing = (0..at.min(N_AGREE_MAX)).take_while(agrees).count();
-        if agreeing > best.0 {
-            best = (agreeing, Some(at));
-            if agreeing == N_AGREE_MAX {
+        let n_agreeing = (0..at.min(N_AGREE_MAX)).take_while(agrees).count();
+        if n_agreeing >= N_AGREE_MIN && best.is_none_or(|(most, _)| n_agreeing > most) {
+            best = Some((n_agreeing, at));
+            if n_agreeing == N_AGREE_MAX {
                 break;
             }
         }
     }
-    best.1
+    best
 }
 
 #[cfg(test)]
@@ -84,11 +107,10 @@ mod tests {
     use super::*;
 
     fn check(tokens: &[u32], n_max: usize, expected: &[u32]) {
-        let draft = Draft { n_next: 8, ..Draft::new(true) };
         for n_pending in 0..=tokens.len().min(2) {
             let (held, pending) = tokens.split_at(tokens.len() - n_pending);
             let mut guess = pending.to_vec();
-            draft.guess(held, n_max, &mut guess);
+            Draft::new(true).guess(held, n_max, &mut guess);
             assert_eq!(&guess[n_pending..], expected, "{tokens:?}");
         }
     }
@@ -104,30 +126,33 @@ mod tests {
         // One token that recurs says little.
         check(&[5, 6, 5], 4, &[]);
         // A loop goes on.
-        check(&[4, 1, 2, 1, 2], 5, &[1, 2, 1, 2, 1]);
+        check(&[4, 1, 2, 1, 2, 1, 2], 7, &[1, 2, 1, 2, 1, 2, 1]);
         check(&[6, 6, 6], 3, &[6, 6, 6]);
+    }
+
+    /// How many tokens are guessed where `n_agreeing` agree.
+    fn n_guessed(draft: &mut Draft, n_agreeing: u32) -> usize {
+        let run = 1..=n_agreeing;
+        let held: Vec<u32> = [0].into_iter().chain(run.clone()).chain([90]).chain(run).collect();
+        let mut guess = Vec::new();
+        draft.guess(&held, 7, &mut guess);
+        guess.len()
     }
 
     #[test]
     fn luck_decides_how_much_is_guessed() {
         let mut draft = Draft::new(true);
-        draft.learn(2, 2);
-        draft.learn(4, 4);
-        assert_eq!(draft.n_next, 8);
-        draft.learn(7, 3);
-        assert_eq!(draft.n_next, 4);
-        assert_eq!((draft.n_drafted, draft.n_accepted), (13, 9));
-        let mut unlucky = Draft::new(true);
-        (0..N_TRIAL).for_each(|_| unlucky.learn(1, 0));
-        let mut guess = Vec::new();
-        unlucky.guess(&[1, 2, 1, 2], 4, &mut guess);
-        assert!(guess.is_empty(), "guessing should have ended: {unlucky:?}");
-        assert!(Draft::new(false).n_next == 0);
-        // A wrong guess makes the next one shorter; steps without a guess teach nothing.
-        let mut hesitant = Draft::new(true);
-        hesitant.learn(2, 0);
-        (0..5).for_each(|_| hesitant.learn(0, 0));
-        hesitant.guess(&[1, 2, 1, 2], 4, &mut guess);
-        assert_eq!(guess, [1], "{hesitant:?}");
+        assert_eq!([2, 3, 4, 20].map(|n| n_guessed(&mut draft, n)), [3, 3, 7, 7], "{draft:?}");
+        // Where more agree, guesses are better; each has its own luck.
+        for _ in 0..8 {
+            assert_eq!(n_guessed(&mut draft, 2), 3);
+            draft.learn(3, 0);
+        }
+        assert_eq!([2, 3, 4].map(|n| n_guessed(&mut draft, n)), [0, 3, 7], "{draft:?}");
+        n_guessed(&mut draft, 3);
+        (0..4).for_each(|_| draft.learn(3, 3));
+        assert_eq!([2, 3, 4].map(|n| n_guessed(&mut draft, n)), [0, 7, 7], "{draft:?}");
+        assert_eq!((draft.n_drafted, draft.n_accepted), (36, 12));
+        assert_eq!(n_guessed(&mut Draft::new(false), 4), 0);
     }
 }

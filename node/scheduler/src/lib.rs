@@ -23,9 +23,11 @@ pub use engine::{KvType, SamplerOptions, Threads};
 use tokio::sync::mpsc;
 
 pub use describe::{DescribeError, Description, Descriptions};
+pub use draft::{Draft, N_GUESSED_MAX};
 use queue::Queue;
 pub use request::{Client, Done, DoneReason, Event, Failure, FailureKind, Input, KeepAlive, Options, Request, Times};
 pub use residency::Resident;
+pub use worker::N_BATCH;
 use worker::Worker;
 
 /// Opens a model as a first request would and closes it again.

@@ -7,6 +7,7 @@ use engine::{Level, Pool, Session, Slice, step};
 use tokio::sync::mpsc;
 
 use crate::Limits;
+use crate::draft::N_GUESSED_MAX;
 use crate::prompt::{Prompt, prepare};
 use crate::queue::{Queue, Waiting};
 use crate::request::{Done, DoneReason, Event, Failure, Input, Request, Times};
@@ -15,9 +16,7 @@ use crate::running::Running;
 use crate::shelf::Shelf;
 
 /// Rows of a step at most.
-const N_BATCH: usize = 256;
-/// Rows of a step at most when some of them are guessed: one tile of every processor's products.
-const N_GUESSED_MAX: usize = 8;
+pub const N_BATCH: usize = 256;
 /// Time between looks at readers that have fallen behind.
 const PAUSE: Duration = Duration::from_millis(2);
 

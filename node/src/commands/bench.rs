@@ -1,5 +1,7 @@
 //! `lantern bench`: how fast this machine runs a model, beside what the machine could do at most.
 
+mod lookup;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -7,15 +9,12 @@ use anyhow::{Context, Result, bail};
 use catalog::{ModelName, Store};
 use engine::{KvType, Level, Model, Pool, Session, Slice, Threads, dot_peak, read_bandwidth, step};
 use indicatif::ProgressBar;
+use scheduler::{N_BATCH, N_GUESSED_MAX};
 use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::threads;
 
-/// Rows of a step, as the daemon's.
-const N_BATCH: usize = 256;
-/// Rows of a step with guesses, as the daemon's.
-const N_GUESSED: usize = 8;
 /// Tokens decoded by each of several sessions.
 const N_TOGETHER: usize = 32;
 
@@ -27,25 +26,28 @@ pub(crate) struct Options {
     /// Threads that compute [LANTERN_THREADS, or what was measured on this machine]
     #[arg(long)]
     threads: Option<usize>,
-    /// Lengths of prompts to prefill
-    #[arg(long, value_delimiter = ',', default_value = "128,512", value_name = "TOKENS")]
-    prompts: Vec<usize>,
-    /// Lengths of context to decode after
-    #[arg(long, value_delimiter = ',', default_value = "0,512,2048", value_name = "TOKENS")]
-    depths: Vec<usize>,
+    /// Lengths of prompts to prefill [128,512, if the model takes as many]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    prompts: Option<Vec<usize>>,
+    /// Lengths of context to decode after [0,512,2048, if the model takes as many]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    depths: Option<Vec<usize>>,
     /// Tokens to decode at each depth
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     decode: usize,
     /// Sessions that decode together; 0 leaves this and right guesses out
     #[arg(long, default_value_t = 4)]
     sessions: usize,
+    /// Measure prompt lookup too, on a summary, an edit and a JSON answer
+    #[arg(long)]
+    lookup: bool,
     /// Runs of each measurement, of which the median counts
     #[arg(long, default_value_t = 3)]
     runs: usize,
 }
 
 pub(super) fn bench(config: &Config, options: &Options, as_json: bool) -> Result<()> {
-    if options.runs == 0 || options.decode == 0 || options.prompts.contains(&0) {
+    if options.runs == 0 || options.decode == 0 || options.prompts.iter().flatten().any(|n| *n == 0) {
         bail!("--runs, --decode and --prompts must be above 0");
     }
     let file = file(config, &options.model)?;
@@ -85,15 +87,19 @@ fn measure(options: &Options, file: &Path, kv_type: KvType, threads: Threads) ->
     say("measuring what the machine can do".into());
     let (peak, bandwidth) = (dot_peak(&prefill_pool), read_bandwidth(decode_pool));
     let b = Bench { model: &model, prefill_pool: &prefill_pool, decode_pool, options, kv_type };
+    let room = model.hyperparams().n_ctx_train;
+    let those_that_fit = |lengths: &[usize], more: usize| lengths.iter().copied().filter(|n| n + more <= room).collect();
+    let prompts: Vec<usize> = options.prompts.clone().unwrap_or_else(|| those_that_fit(&[128, 512], 0));
+    let depths: Vec<usize> = options.depths.clone().unwrap_or_else(|| those_that_fit(&[0, 512, 2048], options.decode));
     let mut prefill = Vec::new();
-    for &n in &options.prompts {
+    for &n in &prompts {
         say(format!("prefill of {n} tokens"));
         let tps = b.prefill(n)?;
         let of_peak = peak.map(|peak| tps * model.prefill_products() as f64 / peak);
         prefill.push(json!({ "n_tokens": n, "tps": tps, "of_peak": of_peak }));
     }
     let mut decode = Vec::new();
-    for &depth in &options.depths {
+    for &depth in &depths {
         say(format!("decode after {depth} tokens"));
         let tps = b.decode(depth, 1, 1)?;
         let bytes = model.decode_bytes() + model.kv_bytes(kv_type, depth + options.decode / 2);
@@ -105,12 +111,17 @@ fn measure(options: &Options, file: &Path, kv_type: KvType, threads: Threads) ->
         let tps = b.decode(0, options.sessions, 1)?;
         together = json!({ "n_sessions": options.sessions, "tps": tps });
         say("decode with right guesses".into());
-        guessed = json!({ "n_rows": N_GUESSED, "tps": b.decode(0, 1, N_GUESSED)? });
+        guessed = json!({ "n_rows": N_GUESSED_MAX, "tps": b.decode(0, 1, N_GUESSED_MAX)? });
+    }
+    let mut lookup = Value::Null;
+    if options.lookup {
+        say("prompt lookup".into());
+        lookup = b.lookup()?;
     }
     // No session is alive now: what is left is the model's and the engine's.
     let anonymous_bytes = anonymous_bytes();
     progress.finish_and_clear();
-    let longest = options.depths.iter().map(|d| d + options.decode).chain(options.prompts.iter().copied()).max();
+    let longest = depths.iter().map(|d| d + options.decode).chain(prompts.iter().copied()).max();
     Ok(json!({
         "file": file.file_name().unwrap_or_default().to_string_lossy(),
         "file_bytes": model.file_bytes(),
@@ -123,6 +134,7 @@ fn measure(options: &Options, file: &Path, kv_type: KvType, threads: Threads) ->
         "decode": decode,
         "together": together,
         "guessed": guessed,
+        "lookup": lookup,
         "anonymous_mb": anonymous_bytes.map(|bytes| bytes as f64 / 1e6),
         "kv_mb": model.kv_bytes(kv_type, longest.unwrap_or(0)) as f64 / 1e6,
     }))
@@ -139,10 +151,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Tokens per second of a prompt, median of the runs.
     fn prefill(&self, n: usize) -> Result<f64> {
+        let prompt = self.tokens(n);
         self.median(|| {
             let mut session = self.session(n)?;
             let begun = Instant::now();
-            self.read(&mut session, n)?;
+            self.read(&mut session, &prompt)?;
             Ok(n as f64 / begun.elapsed().as_secs_f64())
         })
     }
@@ -153,14 +166,13 @@ impl Bench<'_> {
         let n = if n_sessions == 1 { self.options.decode } else { N_TOGETHER };
         let mut sessions = (0..n_sessions).map(|_| self.session(depth + n)).collect::<Result<Vec<_>>>()?;
         for session in &mut sessions {
-            self.read(session, depth)?;
+            self.read(session, &self.tokens(depth))?;
         }
         self.median(|| {
             sessions.iter_mut().for_each(|session| session.truncate(depth));
             let mut logits = Vec::new();
             let begun = Instant::now();
-            let tokens: Vec<u32> = (0..n).map(|i| self.token(depth + i)).collect();
-            for tokens in tokens.chunks(n_rows) {
+            for tokens in self.tokens(n).chunks(n_rows) {
                 let slice = |session| Slice { session, tokens, n_logits: tokens.len() };
                 step(self.model, self.decode_pool, &mut sessions.iter_mut().map(slice).collect::<Vec<_>>(), &mut logits)?;
             }
@@ -182,17 +194,16 @@ impl Bench<'_> {
         Session::new(self.model, self.kv_type, n_ctx).context("no address range for a session")
     }
 
-    fn read(&self, session: &mut Session, n: usize) -> Result<()> {
-        let prompt: Vec<u32> = (0..n).map(|i| self.token(i)).collect();
+    fn read(&self, session: &mut Session, prompt: &[u32]) -> Result<()> {
         for part in prompt.chunks(N_BATCH) {
             step(self.model, self.prefill_pool, &mut [Slice { session, tokens: part, n_logits: 1 }], &mut Vec::new())?;
         }
         Ok(())
     }
 
-    /// Some token; which one makes no difference to the time.
-    fn token(&self, index: usize) -> u32 {
-        (index * 7919 % self.model.tokenizer().n_vocab()) as u32
+    /// Some tokens; which ones makes no difference to the time.
+    fn tokens(&self, n: usize) -> Vec<u32> {
+        (0..n).map(|i| (i * 7919 % self.model.tokenizer().n_vocab()) as u32).collect()
     }
 }
 
@@ -238,6 +249,13 @@ fn table(m: &Value) -> String {
         );
         let what = format!("decode, all of {} guesses right", m["guessed"]["n_rows"].as_u64().unwrap_or(1) - 1);
         row(what, number(&m["guessed"]["tps"], 1), "tokens/s; the most that prompt lookup can give".into());
+    }
+    for task in m["lookup"].as_array().into_iter().flatten() {
+        let times = task["tps"].as_f64().zip(task["alone_tps"].as_f64()).map(|(with, without)| with / without);
+        let note = times.map_or("the model's context is too short".into(), |times| {
+            format!("{times:.2} times decode; {} of {} guesses right", task["n_accepted"], task["n_drafted"])
+        });
+        row(format!("{} by prompt lookup, tokens/s", task["task"].as_str().unwrap_or_default()), number(&task["tps"], 1), note);
     }
     row("opening, ms".into(), number(&m["open_ms"], 0), String::new());
     row(
