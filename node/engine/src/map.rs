@@ -114,6 +114,15 @@ struct Watched {
 static WATCHED: [Watched; 64] =
     [const { Watched { start: AtomicUsize::new(0), end: AtomicUsize::new(0), damaged: AtomicBool::new(false) } }; 64];
 
+/// Gives memory that was freed back to the system; the C library keeps whole pages of it for later.
+pub(crate) fn return_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it asks nothing of its caller.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("the page size is positive")

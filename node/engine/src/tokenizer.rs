@@ -54,12 +54,12 @@ pub struct Tokenizer {
     pieces: Vec<u8>,
     /// Where each token's bytes end.
     piece_ends: Vec<u32>,
-    tokens: Vec<String>,
     kinds: Vec<TokenKind>,
     ends: Vec<u32>,
     bos: Option<u32>,
-    eos: Option<u32>,
     add_bos: bool,
+    /// The texts of the tokens that begin and end a sequence; empty where there is none.
+    bos_and_eos: [String; 2],
 }
 
 enum Method {
@@ -79,6 +79,15 @@ enum Method {
     },
 }
 
+/// How a file writes its tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// Each byte as one character of a fixed table.
+    Bytes,
+    /// As text, with spaces written `▁`.
+    Spaces,
+}
+
 struct Matcher {
     automaton: AhoCorasick,
     ids: Vec<u32>,
@@ -96,18 +105,31 @@ impl Tokenizer {
         let mut vocabulary = Vocabulary::read(header)?;
         let kind = header.text("tokenizer.ggml.model").ok_or(VocabularyError::Missing("tokenizer.ggml.model"))?;
         let pre = header.text("tokenizer.ggml.pre").unwrap_or("default");
+        let spelling = match kind {
+            "gpt2" => Spelling::Bytes,
+            "llama" | "gemma4" | "bert" => Spelling::Spaces,
+            other => return Err(VocabularyError::Kind { found: other.chars().take(80).collect() }),
+        };
+        let (pieces, piece_ends) = pieces(&vocabulary, spelling);
+        let of_kind = |wanted: &[TokenKind]| Matcher::new(&vocabulary, wanted);
+        let (markers, specials) = (of_kind(&[TokenKind::UserDefined])?, of_kind(&[TokenKind::UserDefined, TokenKind::Control])?);
+        let ends = ends(header, &vocabulary);
+        let bos_and_eos =
+            [vocabulary.bos, vocabulary.eos].map(|id| id.map(|id| vocabulary.tokens[id as usize].clone()).unwrap_or_default());
+        // Last, as it takes the texts of the tokens.
         let (method, bos_by_kind) = match kind {
             "gpt2" => {
                 let (split, whole_words) =
                     Split::named(pre).ok_or_else(|| VocabularyError::PreTokenizer { found: pre.chars().take(80).collect() })?;
                 (Method::ByteLevel { bpe: merging(&mut vocabulary, whole_words, false)?, split }, pre == "llama-bpe")
             }
+            "bert" => (word_pieces(&vocabulary)?, false),
             "llama" => {
                 vocabulary.merges = merges_from_scores(&vocabulary);
                 let space_first = header.truth("tokenizer.ggml.add_space_prefix").unwrap_or(true);
                 (Method::Spaces { bpe: merging(&mut vocabulary, false, true)?, split: None, space_first }, true)
             }
-            "gemma4" => (
+            _ => (
                 Method::Spaces {
                     bpe: merging(&mut vocabulary, false, true)?,
                     split: Some(Split::newlines()),
@@ -115,29 +137,24 @@ impl Tokenizer {
                 },
                 true,
             ),
-            "bert" => (word_pieces(&vocabulary)?, false),
-            other => return Err(VocabularyError::Kind { found: other.chars().take(80).collect() }),
         };
-        let (pieces, piece_ends) = pieces(&vocabulary, &method);
-        let of_kind = |wanted: &[TokenKind]| Matcher::new(&vocabulary, wanted);
         Ok(Tokenizer {
-            markers: of_kind(&[TokenKind::UserDefined])?,
-            specials: of_kind(&[TokenKind::UserDefined, TokenKind::Control])?,
             method,
+            markers,
+            specials,
             pieces,
             piece_ends,
-            ends: ends(header, &vocabulary),
+            ends,
             bos: vocabulary.bos,
-            eos: vocabulary.eos,
             add_bos: header.truth("tokenizer.ggml.add_bos_token").unwrap_or(bos_by_kind) && vocabulary.bos.is_some(),
+            bos_and_eos,
             kinds: vocabulary.kinds,
-            tokens: vocabulary.tokens,
         })
     }
 
     /// Entries of the vocabulary.
     pub fn n_vocab(&self) -> usize {
-        self.tokens.len()
+        self.piece_ends.len()
     }
 
     /// The token a sequence starts with, if the model wants one.
@@ -147,8 +164,8 @@ impl Tokenizer {
 
     /// The text of the tokens that begin and end a sequence, as templates refer to them.
     pub fn bos_and_eos_text(&self) -> (&str, &str) {
-        let text = |id: Option<u32>| id.map_or("", |id| &self.tokens[id as usize]);
-        (text(self.bos), text(self.eos))
+        let [bos, eos] = &self.bos_and_eos;
+        (bos, eos)
     }
 
     /// Whether a token ends the answer.
@@ -258,13 +275,14 @@ fn push_words(model: &WordPiece, text: &str, tokens: &mut Vec<u32>) {
 }
 
 fn merging(vocabulary: &mut Vocabulary, whole_words: bool, bytes_as_fallback: bool) -> Result<BPE, VocabularyError> {
-    let ids: AHashMap<String, u32> = vocabulary.tokens.iter().cloned().zip(0..).collect();
+    let unknown = vocabulary.unknown.map(|id| vocabulary.tokens[id as usize].clone());
+    let ids: AHashMap<String, u32> = std::mem::take(&mut vocabulary.tokens).into_iter().zip(0..).collect();
     let mut builder = BPE::builder()
         .vocab_and_merges(ids, std::mem::take(&mut vocabulary.merges))
         .ignore_merges(whole_words)
         .byte_fallback(bytes_as_fallback);
-    if let Some(unknown) = vocabulary.unknown {
-        builder = builder.unk_token(vocabulary.tokens[unknown as usize].clone());
+    if let Some(unknown) = unknown {
+        builder = builder.unk_token(unknown);
     }
     builder.build().map_err(|e| VocabularyError::Invalid(format!("the merges do not fit the tokens: {e}")))
 }
@@ -312,15 +330,15 @@ fn word_pieces(vocabulary: &Vocabulary) -> Result<Method, VocabularyError> {
 }
 
 /// The bytes of every token, one after the other, and where each ends.
-fn pieces(vocabulary: &Vocabulary, method: &Method) -> (Vec<u8>, Vec<u32>) {
+fn pieces(vocabulary: &Vocabulary, spelling: Spelling) -> (Vec<u8>, Vec<u32>) {
     let bytes_of = byte_table();
     let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
     for (token, kind) in vocabulary.tokens.iter().zip(&vocabulary.kinds) {
-        match (kind, method) {
+        match (kind, spelling) {
             (TokenKind::Control | TokenKind::Unused | TokenKind::Unknown, _) => {}
-            (TokenKind::UserDefined, Method::ByteLevel { .. }) => pieces.extend_from_slice(token.as_bytes()),
+            (TokenKind::UserDefined, Spelling::Bytes) => pieces.extend_from_slice(token.as_bytes()),
             (TokenKind::Byte, _) => pieces.extend(byte_of(token)),
-            (_, Method::ByteLevel { .. }) => {
+            (_, Spelling::Bytes) => {
                 for c in token.chars() {
                     match bytes_of.get(&c) {
                         Some(byte) => pieces.push(*byte),
@@ -328,8 +346,7 @@ fn pieces(vocabulary: &Vocabulary, method: &Method) -> (Vec<u8>, Vec<u32>) {
                     }
                 }
             }
-            (_, Method::Spaces { .. }) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
-            (_, Method::WordPiece { .. }) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
+            (_, Spelling::Spaces) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
         }
         ends.push(u32::try_from(pieces.len()).expect("the header limits all texts to 256 MiB"));
     }
