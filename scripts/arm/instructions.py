@@ -47,7 +47,7 @@ def table(files):
         ours = per_token(lambda *n: lantern(file, *n), False)
         theirs = per_token(lambda *n: llama(file, *n), True)
         for figure, mine, other in zip(("prefill", "decode"), ours, theirs):
-            print(f"| {file.stem.split('-')[-1]} | {figure}, million instructions a token | {mine:.1f} | {other:.1f} | {mine / other:.2f} |", flush=True)
+            print(f"| {file.stem} | {figure}, million instructions a token | {mine:.1f} | {other:.1f} | {mine / other:.2f} |", flush=True)
 
 
 def loops():

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Some tokens that every vocabulary has.
+/// Some tokens; every vocabulary that is measured has as many.
 fn tokens(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| i * 7919 % 4000).collect()
 }
@@ -139,8 +139,8 @@ fn write(name: &str) -> Result<(), Box<dyn Error>> {
     };
     let mut model = write_model(&shape, quant_of, 1);
     match test_data().map(|data| data.join("vocab").join(vocabulary)) {
-        Some(file) => take_vocabulary(&mut model, &file)?,
-        None => eprintln!("{name} gets a vocabulary of bytes and made-up words"),
+        Some(file) => take_vocabulary(&mut model, shape.n_vocab, &file)?,
+        None => eprintln!("{name} gets a vocabulary of bytes and made-up words; delete it when the test data is there"),
     }
     std::fs::create_dir_all(&folder)?;
     // Renamed when whole: an interrupted run leaves no half of a file behind.
@@ -149,10 +149,16 @@ fn write(name: &str) -> Result<(), Box<dyn Error>> {
     Ok(std::fs::rename(part, path)?)
 }
 
-/// Replaces the vocabulary by that of `file`.
-fn take_vocabulary(model: &mut GgufWriter, file: &Path) -> Result<(), Box<dyn Error>> {
+/// Replaces the vocabulary by that of `file`, which must have `n_vocab` tokens.
+fn take_vocabulary(model: &mut GgufWriter, n_vocab: usize, file: &Path) -> Result<(), Box<dyn Error>> {
     let bytes = std::fs::read(file)?;
     let header = Header::read(&bytes)?;
+    let n_found = header.array("tokenizer.ggml.tokens").map_or(0, <[_]>::len);
+    if n_found != n_vocab {
+        return Err(format!("{} has {n_found} tokens, the model {n_vocab}", file.display()).into());
+    }
+    // The file says itself whether a token comes first.
+    model.remove("tokenizer.ggml.add_bos_token");
     let keys: BTreeMap<_, _> = header.metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.")).collect();
     for (key, value) in keys {
         let item = match value {

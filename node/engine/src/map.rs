@@ -104,6 +104,15 @@ impl std::ops::DerefMut for Reserved {
     }
 }
 
+/// Gives memory that was freed back to the system; the C library keeps whole pages of it for later.
+pub(crate) fn return_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it asks nothing of its caller.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 struct Watched {
     start: AtomicUsize,
     end: AtomicUsize,
@@ -113,15 +122,6 @@ struct Watched {
 /// Mappings the handler knows. More than this many open models at once go unguarded, far beyond any memory budget.
 static WATCHED: [Watched; 64] =
     [const { Watched { start: AtomicUsize::new(0), end: AtomicUsize::new(0), damaged: AtomicBool::new(false) } }; 64];
-
-/// Gives memory that was freed back to the system; the C library keeps whole pages of it for later.
-pub(crate) fn return_freed_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it asks nothing of its caller.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
 
 fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.

@@ -74,7 +74,7 @@ impl Model {
             Template::new(source, bos, eos)
         });
         drop(header);
-        // Of reading a real vocabulary, some 17 MB are left.
+        // Reading a real vocabulary leaves some 17 MB that are freed and not returned.
         return_freed_memory();
         Ok(Model { file_bytes: map.len() as u64, decoder, hyperparams, tokenizer, template, map })
     }

@@ -18,7 +18,7 @@ use tokenizers::{Model, NormalizedString, Normalizer, OffsetReferential, OffsetT
 use crate::gguf::Header;
 use bytes::{byte_char, byte_table};
 use split::Split;
-use vocabulary::{TokenKind, Vocabulary};
+use vocabulary::{Kind, TokenKind, Vocabulary};
 
 /// Why a vocabulary was refused.
 #[derive(Debug, thiserror::Error)]
@@ -79,15 +79,6 @@ enum Method {
     },
 }
 
-/// How a file writes its tokens.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spelling {
-    /// Each byte as one character of a fixed table.
-    Bytes,
-    /// As text, with spaces written `▁`.
-    Spaces,
-}
-
 struct Matcher {
     automaton: AhoCorasick,
     ids: Vec<u32>,
@@ -103,33 +94,27 @@ impl Tokenizer {
     /// When a part is missing, inconsistent, or of a kind this build does not know.
     pub fn read(header: &Header) -> Result<Tokenizer, VocabularyError> {
         let mut vocabulary = Vocabulary::read(header)?;
-        let kind = header.text("tokenizer.ggml.model").ok_or(VocabularyError::Missing("tokenizer.ggml.model"))?;
         let pre = header.text("tokenizer.ggml.pre").unwrap_or("default");
-        let spelling = match kind {
-            "gpt2" => Spelling::Bytes,
-            "llama" | "gemma4" | "bert" => Spelling::Spaces,
-            other => return Err(VocabularyError::Kind { found: other.chars().take(80).collect() }),
-        };
-        let (pieces, piece_ends) = pieces(&vocabulary, spelling);
+        let (pieces, piece_ends) = pieces(&vocabulary);
         let of_kind = |wanted: &[TokenKind]| Matcher::new(&vocabulary, wanted);
         let (markers, specials) = (of_kind(&[TokenKind::UserDefined])?, of_kind(&[TokenKind::UserDefined, TokenKind::Control])?);
         let ends = ends(header, &vocabulary);
         let bos_and_eos =
             [vocabulary.bos, vocabulary.eos].map(|id| id.map(|id| vocabulary.tokens[id as usize].clone()).unwrap_or_default());
         // Last, as it takes the texts of the tokens.
-        let (method, bos_by_kind) = match kind {
-            "gpt2" => {
+        let (method, bos_by_kind) = match vocabulary.kind {
+            Kind::Gpt2 => {
                 let (split, whole_words) =
                     Split::named(pre).ok_or_else(|| VocabularyError::PreTokenizer { found: pre.chars().take(80).collect() })?;
                 (Method::ByteLevel { bpe: merging(&mut vocabulary, whole_words, false)?, split }, pre == "llama-bpe")
             }
-            "bert" => (word_pieces(&vocabulary)?, false),
-            "llama" => {
+            Kind::Bert => (word_pieces(&vocabulary)?, false),
+            Kind::Llama => {
                 vocabulary.merges = merges_from_scores(&vocabulary);
                 let space_first = header.truth("tokenizer.ggml.add_space_prefix").unwrap_or(true);
                 (Method::Spaces { bpe: merging(&mut vocabulary, false, true)?, split: None, space_first }, true)
             }
-            _ => (
+            Kind::Gemma4 => (
                 Method::Spaces {
                     bpe: merging(&mut vocabulary, false, true)?,
                     split: Some(Split::newlines()),
@@ -330,15 +315,15 @@ fn word_pieces(vocabulary: &Vocabulary) -> Result<Method, VocabularyError> {
 }
 
 /// The bytes of every token, one after the other, and where each ends.
-fn pieces(vocabulary: &Vocabulary, spelling: Spelling) -> (Vec<u8>, Vec<u32>) {
+fn pieces(vocabulary: &Vocabulary) -> (Vec<u8>, Vec<u32>) {
     let bytes_of = byte_table();
     let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
     for (token, kind) in vocabulary.tokens.iter().zip(&vocabulary.kinds) {
-        match (kind, spelling) {
+        match (kind, vocabulary.kind) {
             (TokenKind::Control | TokenKind::Unused | TokenKind::Unknown, _) => {}
-            (TokenKind::UserDefined, Spelling::Bytes) => pieces.extend_from_slice(token.as_bytes()),
+            (TokenKind::UserDefined, Kind::Gpt2) => pieces.extend_from_slice(token.as_bytes()),
             (TokenKind::Byte, _) => pieces.extend(byte_of(token)),
-            (_, Spelling::Bytes) => {
+            (_, Kind::Gpt2) => {
                 for c in token.chars() {
                     match bytes_of.get(&c) {
                         Some(byte) => pieces.push(*byte),
@@ -346,7 +331,7 @@ fn pieces(vocabulary: &Vocabulary, spelling: Spelling) -> (Vec<u8>, Vec<u32>) {
                     }
                 }
             }
-            (_, Spelling::Spaces) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
+            (_, Kind::Llama | Kind::Gemma4 | Kind::Bert) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
         }
         ends.push(u32::try_from(pieces.len()).expect("the header limits all texts to 256 MiB"));
     }

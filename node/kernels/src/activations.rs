@@ -144,7 +144,8 @@ impl Form {
 #[derive(Default)]
 pub(crate) struct Tile {
     n: usize,
-    /// Four inputs of each row, then the next four: `(n_in / 4, n)`. Eight where the level takes eights.
+    /// Four inputs of each row, then the next four: `(n_in / 4, n)`. Eight of each, then the next eight,
+    /// where [`Level::takes_eights`].
     pub(crate) qs: Vec<[i8; 4]>,
     /// Factors, `(n_blocks, n)`.
     pub(crate) d: Vec<f32>,

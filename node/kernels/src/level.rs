@@ -89,13 +89,14 @@ impl Level {
         }
     }
 
-    /// Whether a tile of `n` inputs holds eights of each instead of fours, which matrix products take.
+    /// Whether tiles of `n` inputs hold eights of each input, as matrix products want, instead of fours.
     pub(crate) fn takes_eights(self, n: usize) -> bool {
-        #[cfg(target_arch = "aarch64")]
-        let matrix = self == Level::I8mm;
-        #[cfg(not(target_arch = "aarch64"))]
-        let matrix = false;
-        matrix && n > 1
+        n > 1
+            && match self {
+                #[cfg(target_arch = "aarch64")]
+                Level::I8mm => true,
+                _ => false,
+            }
     }
 }
 

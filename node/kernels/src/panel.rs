@@ -113,6 +113,7 @@ impl<W: Fn(usize, usize, &[f32])> Part<'_, W> {
             (Level::Dotprod | Level::I8mm, 1) => kernel!(self, scratch, neon::panel, 8, 1, 1),
             #[cfg(target_arch = "aarch64")]
             (Level::Dotprod, _) => kernel!(self, scratch, neon::panel, 8, 1, 4),
+            // Its tiles hold eights: `Level::takes_eights`.
             #[cfg(target_arch = "aarch64")]
             (Level::I8mm, _) => kernel!(self, scratch, neon::panel_i8mm, 8, 1, 4),
         });
@@ -209,10 +210,10 @@ impl Panel {
         }
     }
 
-    /// Puts eights of each row where fours were: `(n_in / 8, R, 8)`.
+    /// Puts eights of each row where two fours were, as matrix products take them.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    pub(crate) fn pair<const R: usize>(&mut self) {
+    pub(crate) fn join_fours<const R: usize>(&mut self) {
         for both in bytemuck::cast_slice_mut::<Line, u32>(&mut self.lines).as_chunks_mut::<R>().0.as_chunks_mut::<2>().0 {
             let [first, second] = *both;
             for (to, r) in both.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut().zip(0..R) {
@@ -221,7 +222,7 @@ impl Panel {
         }
     }
 
-    /// Four weights of each row, then the next four: `(n_in / 4, R)`.
+    /// Four weights of each row, then the next four: `(n_in / 4, R)`. After `join_fours` eight, then the next eight.
     pub(crate) fn weights(&self) -> &[[u8; 4]] {
         bytemuck::cast_slice(&self.lines)
     }

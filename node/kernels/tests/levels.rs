@@ -84,11 +84,11 @@ fn levels_agree_on_every_type_and_length() {
                 bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c.get(i).copied().unwrap_or(0)))).collect();
             let bytes = &bytemuck::cast_slice::<u64, u8>(&aligned)[..bytes.len()];
             let weights = [Weights::new(quant, n_in, bytes)];
-            // Six rows are multiplied one by one and by fours, eleven as tiles with panels of weights.
+            // One row, one tile that is not whole, for which weights are unpacked slice by slice, and several tiles.
             let x: Vec<f32> = (0..11 * n_in).map(|_| random.float()).collect();
             let expected = run(Level::Scalar, 1, &weights, &x, n_in);
             for level in Level::available() {
-                for n_rows in [6, 11] {
+                for n_rows in [1, 3, 6, 11] {
                     let found = run(level, 1, &weights, &x[..n_rows * n_in], n_in);
                     assert_eq!(found, expected[..n_rows * 21], "{quant} at {level}, {n_rows} rows of {n_in}");
                 }
@@ -123,7 +123,7 @@ fn in_blocks(x: &[f32], block: usize) -> Vec<f64> {
     blocks.flat_map(|(x, d)| x.iter().map(move |x| (f64::from(*x) / d).round() * d)).collect()
 }
 
-/// The products are as far from those of the unquantized inputs as blocks of 32 or 256 inputs make them, and no farther.
+/// The products are no farther from those of the unquantized inputs than blocks of 32 or 256 inputs make them.
 /// `--nocapture` prints the errors, which are those of docs/measurements.md.
 #[test]
 fn products_are_as_exact_as_their_input_blocks() {

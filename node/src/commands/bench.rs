@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Tokens to decode at each depth
     #[arg(long, default_value_t = 64, value_name = "TOKENS")]
     decode: usize,
-    /// Sessions that decode together; 0 leaves this and right guesses out
+    /// Sessions that decode together; 0 skips this, and decode with right guesses
     #[arg(long, default_value_t = 4)]
     sessions: usize,
     /// Measure prompt lookup too, on a summary, an edit and a JSON answer
@@ -87,8 +87,8 @@ fn measure(options: &Options, file: &Path, kv_type: KvType, threads: Threads) ->
     say("measuring what the machine can do".into());
     let (peak, bandwidth) = (dot_peak(&prefill_pool), read_bandwidth(decode_pool));
     let b = Bench { model: &model, prefill_pool: &prefill_pool, decode_pool, options, kv_type };
-    let room = model.hyperparams().n_ctx_train;
-    let those_that_fit = |lengths: &[usize], more: usize| lengths.iter().copied().filter(|n| n + more <= room).collect();
+    let n_ctx_train = model.hyperparams().n_ctx_train;
+    let those_that_fit = |lengths: &[usize], more: usize| lengths.iter().copied().filter(|n| n + more <= n_ctx_train).collect();
     let prompts: Vec<usize> = options.prompts.clone().unwrap_or_else(|| those_that_fit(&[128, 512], 0));
     let depths: Vec<usize> = options.depths.clone().unwrap_or_else(|| those_that_fit(&[0, 512, 2048], options.decode));
     let mut prefill = Vec::new();

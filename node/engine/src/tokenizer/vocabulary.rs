@@ -10,6 +10,27 @@ const TOKEN_BYTES_MAX: usize = 64 * 1024;
 /// Entries of a vocabulary; the largest published has some 262,000.
 const N_TOKENS_MAX: usize = 1 << 20;
 
+/// The kinds of vocabulary, by the names files have for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Gpt2,
+    Llama,
+    Gemma4,
+    Bert,
+}
+
+impl Kind {
+    fn named(name: &str) -> Result<Kind, VocabularyError> {
+        match name {
+            "gpt2" => Ok(Kind::Gpt2),
+            "llama" => Ok(Kind::Llama),
+            "gemma4" => Ok(Kind::Gemma4),
+            "bert" => Ok(Kind::Bert),
+            other => Err(VocabularyError::Kind { found: other.chars().take(80).collect() }),
+        }
+    }
+}
+
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
@@ -26,6 +47,7 @@ pub(super) enum TokenKind {
 /// Tokens with their kinds and scores, and the ids with a role.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
+    pub(super) kind: Kind,
     pub(super) tokens: Vec<String>,
     pub(super) kinds: Vec<TokenKind>,
     pub(super) scores: Vec<f32>,
@@ -53,6 +75,7 @@ impl Vocabulary {
             bos: special("tokenizer.ggml.bos_token_id")?,
             eos: special("tokenizer.ggml.eos_token_id")?,
             unknown: special("tokenizer.ggml.unknown_token_id")?,
+            kind: Kind::named(header.text("tokenizer.ggml.model").ok_or(VocabularyError::Missing("tokenizer.ggml.model"))?)?,
             tokens,
         })
     }

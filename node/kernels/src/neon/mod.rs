@@ -1,5 +1,5 @@
-//! NEON versions of the products, for Arm v8.2 with dot-product instructions, and with matrix products of bytes. Every function equals its scalar
-//! definition to the last bit.
+//! NEON versions of the products, for Arm v8.2 with dot-product instructions, and with matrix products of bytes. Every function
+//! equals its scalar definition to the last bit.
 
 mod attention;
 mod decode;
@@ -51,7 +51,7 @@ fn sdot_by<const L: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> in
     sum
 }
 
-/// Lane `2 i + j` gets Σ x[8i..8i+8] · w[8j..8j+8]: SMMLA, which the standard library does not offer on stable.
+/// `sum[2 i + j] + Σ x[8i..8i+8] · w[8j..8j+8]` in four lanes: SMMLA, which the standard library does not offer on stable.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn smmla(mut sum: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {

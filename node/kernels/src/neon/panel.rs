@@ -1,19 +1,22 @@
 //! A panel of eight rows of weights against a tile of one or four inputs, a lane per row.
 //!
 //! Per four weights and four inputs: two loads of weights, one of inputs, and eight dot products by element, each of four
-//! rows with one input. 24 registers hold sums. Where the processor multiplies matrices of bytes (`MATRIX`), one instruction
-//! takes eight weights of two rows to two inputs, for which panel and tile hold eights of a row instead of fours.
+//! rows with one input. 24 registers hold sums. Where the processor multiplies matrices of bytes (`MATRIX`): per eight weights
+//! and four inputs four loads of weights, two of inputs, and eight matrix products, each of two rows with two inputs.
+
+mod dot;
 
 use std::arch::aarch64::*;
 use std::ops::Range;
 
 use super::words::Eight;
-use super::{load16, sdot, sdot_by, smmla};
+use super::{load16, sdot};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
 use crate::panel::{Panel, Scratch, halves};
 use crate::word::{Side, Word};
+use dot::{add_products, by_input, products};
 
 const R: usize = 8;
 /// Weights of a row that decode unpacks at a time: with eight rows they fill an eighth of the first cache.
@@ -57,6 +60,7 @@ unsafe fn multiply<B: Integers, const T: usize, const MATRIX: bool>(
     tiles: &[Tile],
     write: impl Fn(usize, usize, &[[f32; R]; T]),
 ) {
+    const { assert!(!MATRIX || T == 4, "tiles for matrix products hold four inputs") };
     // SAFETY: the caller's promise.
     unsafe {
         if let ([tile], 1, 32) = (tiles, T, B::WEIGHTS) {
@@ -72,7 +76,7 @@ unsafe fn multiply<B: Integers, const T: usize, const MATRIX: bool>(
             let panel = &mut scratch.panels[0];
             panel.pack::<B, Eight, R>(rows, range.clone(), false, |_| {});
             if MATRIX {
-                panel.pair::<R>();
+                panel.join_fours::<R>();
             }
             if let [tile] = tiles {
                 add_blocks::<B, T, MATRIX>(panel, tile, range, &mut alone);
@@ -92,12 +96,9 @@ unsafe fn multiply<B: Integers, const T: usize, const MATRIX: bool>(
 
 /// The products of blocks of 32 with one input, straight from the registers they are unpacked to: a scratch place would be
 /// read but once.
-///
-/// # Safety
-/// As [`multiply`].
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
+fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x4_t; 2] {
     let mut sums = [[vdupq_n_f32(0.0); 2]];
     for (b, inputs) in tile.qs.as_chunks::<8>().0.iter().enumerate() {
         let mut places = [std::ptr::null(); R];
@@ -106,7 +107,7 @@ unsafe fn from_registers<B: Integers>(rows: [&[B]; R], tile: &Tile) -> [float32x
         }
         let mut exact = [[vdupq_n_s32(0); 2]];
         let (mut d, mut m) = ([0.0; R], [0.0; R]);
-        // SAFETY: the places are whole blocks; the rest is the caller's promise.
+        // SAFETY: the places are whole blocks, and this function's target features are those the words ask for.
         unsafe {
             B::fours::<Eight>(places, |i, word| {
                 let word = if B::CENTRE > 0 { word.sub_bytes(B::CENTRE as u8) } else { word };
@@ -225,9 +226,9 @@ unsafe fn large<B: Integers, const T: usize, const MATRIX: bool>(
             for j in 0..n_sub {
                 let mut exact = [[vdupq_n_s32(0); 2]; T];
                 for k in j * sixteens..(j + 1) * sixteens {
-                    dot::<4, T, MATRIX>(&mut exact, &weights[k], &inputs[k]);
+                    add_products::<4, T, MATRIX>(&mut exact, &weights[k], &inputs[k]);
                 }
-                let exact = if MATRIX { unpaired(exact) } else { exact };
+                let exact = if MATRIX { by_input(exact) } else { exact };
                 let scale = [load16(&scales[j]), load16(&scales[j][4..])];
                 for t in 0..T {
                     for half in 0..2 {
@@ -252,111 +253,6 @@ unsafe fn large<B: Integers, const T: usize, const MATRIX: bool>(
             }
         }
     }
-}
-
-/// The products of `4 N` weights of each row with as many inputs.
-///
-/// # Safety
-/// As [`multiply`].
-#[inline(always)]
-unsafe fn products<const N: usize, const T: usize, const MATRIX: bool>(
-    weights: &[[[u8; 4]; R]; N],
-    inputs: &[[[i8; 4]; T]; N],
-) -> Exact<T> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut exact = [[vdupq_n_s32(0); 2]; T];
-        dot::<N, T, MATRIX>(&mut exact, weights, inputs);
-        if MATRIX { unpaired(exact) } else { exact }
-    }
-}
-
-/// Adds the products of `4 N` weights of each row with as many inputs; for `MATRIX` in the places that [`unpaired`] expects.
-///
-/// # Safety
-/// As [`multiply`].
-#[inline(always)]
-unsafe fn dot<const N: usize, const T: usize, const MATRIX: bool>(
-    exact: &mut Exact<T>,
-    weights: &[[[u8; 4]; R]; N],
-    inputs: &[[[i8; 4]; T]; N],
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if MATRIX {
-            dot_matrix(exact, weights, inputs);
-        } else {
-            dot_by_element(exact, weights, inputs);
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn dot_by_element<const N: usize, const T: usize>(exact: &mut Exact<T>, weights: &[[[u8; 4]; R]; N], inputs: &[[[i8; 4]; T]; N]) {
-    // Sixteen bytes of inputs are four fours of one input, or one four of each of four.
-    for (k, x) in inputs.as_flattened().chunks_exact(4).enumerate() {
-        let x = vreinterpretq_s8_u8(load16(x));
-        if T == 1 {
-            for half in 0..2 {
-                let w = |i: usize| vreinterpretq_s8_u8(load16(&weights[4 * k + i][4 * half..]));
-                let sum = sdot_by::<0>(exact[0][half], w(0), x);
-                let sum = sdot_by::<1>(sum, w(1), x);
-                let sum = sdot_by::<2>(sum, w(2), x);
-                exact[0][half] = sdot_by::<3>(sum, w(3), x);
-            }
-        } else {
-            for half in 0..2 {
-                let w = vreinterpretq_s8_u8(load16(&weights[k][4 * half..]));
-                exact[0][half] = sdot_by::<0>(exact[0][half], w, x);
-                exact[1][half] = sdot_by::<1>(exact[1][half], w, x);
-                exact[2][half] = sdot_by::<2>(exact[2][half], w, x);
-                exact[3][half] = sdot_by::<3>(exact[3][half], w, x);
-            }
-        }
-    }
-}
-
-/// Eights of each row and input, four inputs: a vector of sums holds two inputs with two rows.
-///
-/// # Safety
-/// As [`multiply`].
-#[inline(always)]
-unsafe fn dot_matrix<const N: usize, const T: usize>(
-    exact: &mut Exact<T>,
-    weights: &[[[u8; 4]; R]; N],
-    inputs: &[[[i8; 4]; T]; N],
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (w, x) in weights.as_chunks::<2>().0.iter().zip(inputs.as_chunks::<2>().0) {
-            let (w, x) = (w.as_flattened(), x.as_flattened());
-            for pair in 0..T / 2 {
-                let x = vreinterpretq_s8_u8(load16(&x[4 * pair..]));
-                for half in 0..2 {
-                    for i in 0..2 {
-                        let w = vreinterpretq_s8_u8(load16(&w[8 * half + 4 * i..]));
-                        exact[2 * pair + i][half] = smmla(exact[2 * pair + i][half], x, w);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Sums of two inputs with two rows as sums of one input with four.
-#[inline]
-#[target_feature(enable = "neon")]
-fn unpaired<const T: usize>(exact: Exact<T>) -> Exact<T> {
-    let mut out = exact;
-    for pair in 0..T / 2 {
-        for half in 0..2 {
-            let (a, b) = (vreinterpretq_s64_s32(exact[2 * pair][half]), vreinterpretq_s64_s32(exact[2 * pair + 1][half]));
-            out[2 * pair][half] = vreinterpretq_s32_s64(vzip1q_s64(a, b));
-            out[2 * pair + 1][half] = vreinterpretq_s32_s64(vzip2q_s64(a, b));
-        }
-    }
-    out
 }
 
 /// Adds `d_w d_x value` to the sums.

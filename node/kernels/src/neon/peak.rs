@@ -24,7 +24,7 @@ pub(crate) fn peak_i8mm(n_rounds: usize) {
     let mut sums = [vdupq_n_s32(0); 16];
     for _ in 0..n_rounds {
         for sum in &mut sums {
-            *sum = smmla(*sum, w, x);
+            *sum = smmla(*sum, x, w);
         }
     }
     black_box(sums);

@@ -11,7 +11,8 @@ use super::lanes::{Avx2, Avx512, AvxVnni, Lanes};
 use crate::activations::Tile;
 use crate::block::SUPER;
 use crate::integers::Integers;
-use crate::panel::{Panel, Scratch};
+use crate::panel::{Panel, Scratch, halves};
+use crate::word::{Side, Word};
 
 /// Weights of a row that are unpacked at a time: with sixteen rows they fill a third of the first cache.
 const SLICE: usize = 1024;
@@ -64,6 +65,16 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const P: usize, con
     tiles: &[Tile],
     mut write: impl FnMut(usize, usize, &[[f32; R]; T]),
 ) {
+    if let [tile] = tiles
+        && (B::WEIGHTS < SUPER || T == 1)
+    {
+        for p in 0..P {
+            // SAFETY: the caller's promise.
+            let sums = unsafe { alone::<L, B, R, T>(rows[p], tile) };
+            write(0, p, &sums);
+        }
+        return;
+    }
     let n_blocks = rows[0][0].len();
     let n_slice = SLICE / B::WEIGHTS;
     let panels = scratch.panels.first_chunk_mut::<P>().expect("there is scratch for every panel");
@@ -76,14 +87,8 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const P: usize, con
             // The next rows lie behind these. Sixteen streams are more than the hardware's own prefetcher follows, so their
             // bytes are asked for here.
             let next = rows[0].as_ptr().wrapping_add(P * R * n_blocks).cast::<i8>();
-            let ask = |b: usize| {
-                for at in (b * R * size_of::<B>()..(b + 1) * R * size_of::<B>()).step_by(64) {
-                    // SAFETY: a prefetch reads nothing.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
-                }
-            };
             // SAFETY: the caller's promise.
-            unsafe { panel.pack::<B, L::I, R>(rows, range.clone(), L::UNSIGNED, ask) };
+            unsafe { panel.pack::<B, L::I, R>(rows, range.clone(), L::UNSIGNED, |b| ask::<B, R>(next, b)) };
         }
         for (sums, tile) in sums.iter_mut().zip(tiles) {
             // SAFETY: the caller's promise.
@@ -92,6 +97,87 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const P: usize, con
     }
     for (index, sums) in sums.iter().enumerate() {
         (0..P).for_each(|panel| write(index, panel, &sums[panel]));
+    }
+}
+
+/// The products of `R` rows with the one tile there is, straight from the registers they are unpacked to: a scratch place would
+/// be read but once. Super-blocks have sums enough for one input only.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn alone<L: Lanes<R>, B: Integers, const R: usize, const T: usize>(rows: [&[B]; R], tile: &Tile) -> [[f32; R]; T] {
+    let (n_blocks, n_sub) = (rows[0].len(), B::WEIGHTS / B::SUB);
+    let next = rows[0].as_ptr().wrapping_add(R * n_blocks).cast::<i8>();
+    let (inputs, d_x) = (rows_of::<_, T>(&tile.qs).chunks_exact(B::WEIGHTS / 4), rows_of::<_, T>(&tile.d));
+    let n_starts = if B::WEIGHTS == SUPER { SUPER / 16 } else { 1 };
+    let starts = rows_of::<_, T>(&tile.starts).chunks_exact(n_starts);
+    let input_sums = rows_of::<_, T>(if B::SUB == 16 { &tile.sums16 } else { &tile.sums32 }).chunks_exact(n_sub);
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        let mut sums = [L::splat_float(0.0); T];
+        for (b, ((x, starts), input_sums)) in inputs.zip(starts).zip(input_sums).enumerate() {
+            ask::<B, R>(next, b);
+            let mut places = [std::ptr::null(); R];
+            for r in 0..R {
+                places[r] = std::ptr::from_ref(&rows[r][b]).cast::<u8>();
+            }
+            let mut exact = [[L::splat(0); T]; 16];
+            if B::CENTRE > 0 && L::UNSIGNED {
+                // Unsigned weights are too large by their centre.
+                for j in 0..n_sub {
+                    for t in 0..T {
+                        exact[j][t] = L::splat(starts[j * n_starts / n_sub][t] / 128 * B::CENTRE as i32);
+                    }
+                }
+            }
+            B::fours::<L::I>(places, |i, word| {
+                let j = 4 * i / B::SUB;
+                for t in 0..T {
+                    let x = L::splat(i32::from_ne_bytes(x[i][t].map(|x| x as u8)));
+                    exact[j][t] = if B::CENTRE == 0 || L::UNSIGNED {
+                        L::dot4::<false>(exact[j][t], word, x)
+                    } else {
+                        L::dot4::<true>(exact[j][t], word.sub_bytes(B::CENTRE as u8), x)
+                    };
+                }
+            });
+            if B::WEIGHTS == SUPER {
+                let mut total = L::splat(0);
+                B::scales::<L::I>(places, |j, scale| total = L::mul_add_int(exact[j][0], scale, total));
+                exact[0][0] = total;
+            }
+            let mut factors = [0.0; R];
+            L::I::widen(&halves(places, B::D), &mut factors);
+            let d = L::load_float(&factors);
+            for t in 0..T {
+                sums[t] = L::mul_add(L::mul(d, L::splat_float(d_x[b][t])), L::to_float(exact[0][t]), sums[t]);
+            }
+            let Some(place) = B::M else { continue };
+            let mut least = L::splat_float(0.0);
+            B::mins::<L::I>(places, |j, min| least = L::mul_add(L::to_float(min), L::splat_float(input_sums[j][0]), least));
+            let sign = if B::MINS_SUBTRACT { 0x8000 } else { 0 };
+            L::I::widen(&halves(places, place).map(|half| half ^ sign), &mut factors);
+            let m = L::load_float(&factors);
+            for t in 0..T {
+                let least = if B::WEIGHTS == SUPER { least } else { L::splat_float(input_sums[0][t]) };
+                sums[t] = L::mul_add(L::mul(m, L::splat_float(d_x[b][t])), least, sums[t]);
+            }
+        }
+        let mut out = [[0.0; R]; T];
+        for t in 0..T {
+            L::store_float(&mut out[t], sums[t]);
+        }
+        out
+    }
+}
+
+/// Asks for block `b` of the `R` rows that begin at `next`, as their bytes lie.
+#[inline(always)]
+fn ask<B, const R: usize>(next: *const i8, b: usize) {
+    for at in (b * R * size_of::<B>()..(b + 1) * R * size_of::<B>()).step_by(64) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at)) };
     }
 }
 

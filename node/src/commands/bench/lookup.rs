@@ -16,8 +16,8 @@ const TASKS: [(&str, &str); 3] =
     [("summary", include_str!("summary.txt")), ("edit", include_str!("edit.txt")), ("JSON", include_str!("json.txt"))];
 
 impl Bench<'_> {
-    /// Tokens per second of each task's answer, with guesses and without, medians of the runs; `null` instead where the model's
-    /// context is too short for it.
+    /// Tokens per second of each task's answer, with guesses and without, medians of the runs; none where the model's context
+    /// is too short for the task.
     pub(super) fn lookup(&self) -> Result<Value> {
         TASKS.into_iter().map(|(name, text)| self.task(name, text)).collect()
     }
@@ -26,7 +26,7 @@ impl Bench<'_> {
         let (prompt, answer) = text.split_once("----\n").expect("a task has both");
         let [prompt, answer] = [prompt, answer].map(|text| self.model.tokenizer().encode(text, Specials::AsText));
         let n_ctx = prompt.len() + answer.len();
-        let mut measured = json!({ "task": name, "n_prompt": prompt.len(), "n_answer": answer.len() });
+        let mut measured = json!({ "task": name, "n_prompt": prompt.len(), "n_answer": answer.len(), "tps": null });
         if n_ctx > self.model.hyperparams().n_ctx_train {
             return Ok(measured);
         }
