@@ -14,7 +14,7 @@ use crate::integers::Integers;
 use crate::panel::{Panel, Scratch, halves};
 use crate::word::{Side, Word};
 
-/// Weights of a row that are unpacked at a time: with sixteen rows they fill a third of the first cache.
+/// Weights of a row that are unpacked at a time: with two panels of sixteen rows they fill most of the first cache.
 const SLICE: usize = 1024;
 
 /// Products of `P` times 8 rows of weights with the inputs in `tiles`, unpacked and multiplied with AVX2.
