@@ -4,7 +4,7 @@
 //! installed here puts a page of zeros over the bad one and marks the mapping damaged, so that the step finishes and its
 //! request ends with an error.
 
-#![expect(unsafe_code, reason = "mappings and the bus-error handler; each block states why it holds")]
+#![expect(unsafe_code, reason = "mappings, the bus-error handler and freed memory; each block states why it holds")]
 
 use std::fs::File;
 use std::io;

@@ -11,7 +11,7 @@ const LIKELY: [f32; 3] = [0.5, 0.7, 0.8];
 /// `LIKELY` counts as much as this many guessed tokens of the request.
 const N_BEFORE: f32 = 8.0;
 /// Sizes of a guess, and how long a step of four and of eight rows takes, of a step of one: medians of a 0.6 B model at Q4_0 on one
-/// thread with AVX-512. Where memory bounds a step more than there, guesses cost less than this.
+/// thread with AVX-512, before tiles were multiplied in registers. Where memory bounds a step more than there, guesses cost less than this.
 const SIZES: [(usize, f32); 2] = [(3, 1.35), (7, 1.8)];
 
 /// Rows of a step at most when some of them are guessed: whole tiles of every processor's products.

@@ -101,7 +101,7 @@ unsafe fn multiply<L: Lanes<R>, B: Integers, const R: usize, const P: usize, con
 }
 
 /// The products of `R` rows with the one tile there is, straight from the registers they are unpacked to: a scratch place would
-/// be read but once. Super-blocks have sums enough for one input only.
+/// be read but once. Of super-blocks only with one input: the sums of their sub-blocks with more do not fit the registers.
 ///
 /// # Safety
 /// As [`multiply`].
