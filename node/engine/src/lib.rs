@@ -5,12 +5,14 @@
 
 pub mod budget;
 mod gguf;
+mod grammar;
 mod hyperparams;
 mod kv_cache;
 mod map;
 mod matrix;
 mod model;
 mod sampler;
+mod parse;
 mod saved;
 mod session;
 mod step;
@@ -20,11 +22,13 @@ mod tokenizer;
 
 pub use candle_core::quantized::gguf_file::Value as MetadataValue;
 pub use gguf::{Header, HeaderError, TensorInfo};
+pub use grammar::{Constraint, Grammar, GrammarError, Grammars};
 pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
 pub use kernels::{KvType, Level, Pool, QuantType, Threads, dot_peak, read_bandwidth};
 pub use map::Map;
 pub use model::{Model, OpenError};
 pub use sampler::{NoValidNumbers, Sampler, SamplerOptions};
+pub use parse::{AnswerFormat, AnswerParser, Parsed, ToolCall};
 pub use saved::{Saved, SavedError};
 pub use session::Session;
 pub use step::{Slice, StepError, step};

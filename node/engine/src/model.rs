@@ -15,6 +15,7 @@ use crate::hyperparams::{Family, Hyperparams, HyperparamsError};
 use crate::kv_cache::kv_bytes;
 use crate::map::{Map, return_freed_memory};
 use crate::matrix::{Group, Matrix};
+use crate::parse::AnswerFormat;
 use crate::template::Template;
 use crate::tokenizer::{Tokenizer, VocabularyError};
 pub(crate) use decoder::Decoder;
@@ -45,6 +46,7 @@ pub struct Model {
     hyperparams: Hyperparams,
     tokenizer: Tokenizer,
     template: Option<Template>,
+    format: AnswerFormat,
     file_bytes: u64,
 }
 
@@ -73,10 +75,11 @@ impl Model {
             let (bos, eos) = tokenizer.bos_and_eos_text();
             Template::new(source, bos, eos)
         });
+        let format = AnswerFormat::of_template(header.text("tokenizer.chat_template").unwrap_or_default());
         drop(header);
         // Reading a real vocabulary leaves some 17 MB that are freed and not returned.
         return_freed_memory();
-        Ok(Model { file_bytes: map.len() as u64, decoder, hyperparams, tokenizer, template, map })
+        Ok(Model { file_bytes: map.len() as u64, decoder, hyperparams, tokenizer, template, format, map })
     }
 
     /// Asks the system to read the weights into memory while the model is not yet asked for anything.
@@ -97,6 +100,11 @@ impl Model {
     /// The chat template in the file, if it has one.
     pub fn template(&self) -> Option<&Template> {
         self.template.as_ref()
+    }
+
+    /// How the model marks its thinking and its calls.
+    pub fn format(&self) -> AnswerFormat {
+        self.format
     }
 
     /// Bytes of weights that a decoded token reads, all but a row of the embedding.

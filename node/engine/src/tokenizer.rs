@@ -55,6 +55,8 @@ pub struct Tokenizer {
     /// Where each token's bytes end.
     piece_ends: Vec<u32>,
     kinds: Vec<TokenKind>,
+    /// Texts of the control tokens.
+    controls: HashMap<u32, String>,
     ends: Vec<u32>,
     bos: Option<u32>,
     add_bos: bool,
@@ -101,6 +103,9 @@ impl Tokenizer {
         let ends = ends(header, &vocabulary);
         let bos_and_eos =
             [vocabulary.bos, vocabulary.eos].map(|id| id.map(|id| vocabulary.tokens[id as usize].clone()).unwrap_or_default());
+        let of_control = |id: &u32| vocabulary.kinds[*id as usize] == TokenKind::Control;
+        let controls = (0..vocabulary.tokens.len() as u32).filter(of_control);
+        let controls = controls.map(|id| (id, vocabulary.tokens[id as usize].clone())).collect();
         // Last, as it takes the texts of the tokens.
         let (method, bos_by_kind) = match vocabulary.kind {
             Kind::Gpt2 => {
@@ -129,6 +134,7 @@ impl Tokenizer {
             specials,
             pieces,
             piece_ends,
+            controls,
             ends,
             bos: vocabulary.bos,
             add_bos: header.truth("tokenizer.ggml.add_bos_token").unwrap_or(bos_by_kind) && vocabulary.bos.is_some(),
@@ -151,6 +157,16 @@ impl Tokenizer {
     pub fn bos_and_eos_text(&self) -> (&str, &str) {
         let [bos, eos] = &self.bos_and_eos;
         (bos, eos)
+    }
+
+    /// Tokens that end an answer.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The text of a control token, which [`Tokenizer::piece`] leaves out; `None` for all others.
+    pub fn control_text(&self, token: u32) -> Option<&str> {
+        self.controls.get(&token).map(String::as_str)
     }
 
     /// Whether a token ends the answer.

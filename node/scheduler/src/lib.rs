@@ -4,6 +4,7 @@
 //! Cancelling is dropping the receiver: the session ends at its next token, or at the end of the current slice of prefill.
 
 mod describe;
+mod choose;
 mod draft;
 mod pace;
 mod prompt;
@@ -19,13 +20,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use engine::{KvType, SamplerOptions, Threads};
+pub use engine::{Constraint, KvType, SamplerOptions, Threads, ToolCall};
 use tokio::sync::mpsc;
 
 pub use describe::{DescribeError, Description, Descriptions};
 pub use draft::{Draft, N_GUESSED_MAX};
 use queue::Queue;
-pub use request::{Client, Done, DoneReason, Event, Failure, FailureKind, Input, KeepAlive, Options, Request, Times};
+pub use request::{
+    Client, Done, DoneReason, Event, Failure, FailureKind, Input, KeepAlive, Logprob, Options, Piece, Request, Think, Times,
+};
 pub use residency::Resident;
 pub use worker::N_BATCH;
 use worker::Worker;

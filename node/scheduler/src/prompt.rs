@@ -1,13 +1,14 @@
 //! From messages or text to the tokens of a prompt, cut to the context as Ollama cuts it.
 
-use engine::{Conversation, Model, Specials};
-use serde_json::Value;
+use engine::{AnswerParser, Conversation, Model, Specials};
+use serde_json::{Value, json};
 
-use crate::request::{Failure, Input, Options};
+use crate::request::{Failure, Input, Options, Think};
 
 /// What the input becomes.
 pub(crate) enum Prompt {
-    Tokens(Vec<u32>),
+    /// Tokens, and what reads the answer.
+    Tokens(Vec<u32>, Option<AnswerParser>),
     Rendered(String),
 }
 
@@ -17,9 +18,10 @@ const ANSWER_ROOM: usize = 1;
 /// Renders and tokenizes the input of a request for a context of `n_ctx`.
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
-        Input::Load | Input::Unload => Ok(Prompt::Tokens(Vec::new())),
-        Input::Chat { messages, truncate, context, render_only } => {
-            let (text, guard) = fitting(model, messages, *truncate, n_ctx.saturating_sub(context.len()))?;
+        Input::Load | Input::Unload => Ok(Prompt::Tokens(Vec::new(), None)),
+        Input::Chat { messages, tools, think, truncate, context, render_only } => {
+            let chat = Chat { model, tools, think: think.as_ref() };
+            let (text, guard) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;
             if *render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
@@ -28,7 +30,9 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             if tokens.len() + ANSWER_ROOM > n_ctx {
                 return Err(too_long(tokens.len(), n_ctx));
             }
-            Ok(Prompt::Tokens(tokens))
+            let names = tools.iter().filter_map(|tool| tool["function"]["name"].as_str().map(String::from)).collect();
+            let told = think.as_ref() != Some(&Think::Off);
+            Ok(Prompt::Tokens(tokens, Some(AnswerParser::new(model.format(), &text, names, told))))
         }
         Input::Text { prompt, context } => {
             let mut tokens = context.clone();
@@ -39,7 +43,7 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
                 }
                 shorten(&mut tokens, options.n_keep.unwrap_or(usize::MAX), n_ctx);
             }
-            Ok(Prompt::Tokens(tokens))
+            Ok(Prompt::Tokens(tokens, None))
         }
     }
 }
@@ -69,36 +73,76 @@ fn encode(model: &Model, text: &str, guard: Option<char>, first: bool) -> Vec<u3
     }
 }
 
-/// Renders the messages; while the prompt is too long and may be cut, the oldest message that is not a system message goes.
-/// The last message always stays.
-fn fitting(model: &Model, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char), Failure> {
-    let guard = unused_mark(messages);
-    let mut messages: Vec<Value> = messages.iter().map(|m| guarded(model, m, guard)).collect();
-    loop {
-        let text = render(model, &messages)?;
-        if !truncate || encode(model, &text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx {
-            return Ok((text, guard));
+/// What every rendering of a conversation shares.
+struct Chat<'a> {
+    model: &'a Model,
+    tools: &'a [Value],
+    think: Option<&'a Think>,
+}
+
+impl Chat<'_> {
+    /// Renders the messages; while the prompt is too long and may be cut, the oldest message that is not a system message
+    /// goes. The last message always stays.
+    fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char), Failure> {
+        let guard = unused_mark(messages, self.tools);
+        let mut messages: Vec<Value> = messages.iter().map(|m| guarded(self.model, &for_template(m), guard)).collect();
+        let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
+        loop {
+            let text = self.render(&messages, &tools)?;
+            if !truncate || encode(self.model, &text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx {
+                return Ok((text, guard));
+            }
+            let last = messages.len() - 1;
+            let Some(oldest) = messages[..last].iter().position(|m| m["role"] != "system") else { return Ok((text, guard)) };
+            messages.remove(oldest);
         }
-        let last = messages.len() - 1;
-        let Some(oldest) = messages[..last].iter().position(|m| m["role"] != "system") else { return Ok((text, guard)) };
-        messages.remove(oldest);
+    }
+
+    fn render(&self, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
+        let Some(template) = self.model.template() else {
+            // A base model without a template continues what it is given.
+            let texts: Vec<&str> = messages.iter().filter_map(|m| m["content"].as_str()).collect();
+            return Ok(texts.join("\n"));
+        };
+        let tools = (!tools.is_empty()).then(|| Value::from(tools));
+        let conversation = Conversation {
+            messages: &Value::from(messages),
+            tools: tools.as_ref(),
+            add_generation_prompt: true,
+            more: &self.think_names(),
+            now: jiff::Zoned::now().datetime(),
+        };
+        let mut text = template.render(&conversation).map_err(Failure::request)?;
+        if self.think == Some(&Think::Off)
+            && let Some(close) = self.model.format().closing_of(&text)
+        {
+            // The template has no switch: the model is told that it has thought already.
+            text.push_str(&format!("\n{close}\n\n"));
+        }
+        Ok(text)
+    }
+
+    /// The names by which templates ask whether to think.
+    fn think_names(&self) -> Vec<(&'static str, Value)> {
+        let Some(think) = self.think else { return Vec::new() };
+        let on = json!(think != &Think::Off);
+        let mut names = vec![("enable_thinking", on.clone()), ("thinking", on)];
+        if let Think::On(Some(level)) = think {
+            names.push(("reasoning_effort", json!(level)));
+        }
+        names
     }
 }
 
-fn render(model: &Model, messages: &[Value]) -> Result<String, Failure> {
-    let Some(template) = model.template() else {
-        // A base model without a template continues what it is given.
-        let texts: Vec<&str> = messages.iter().filter_map(|m| m["content"].as_str()).collect();
-        return Ok(texts.join("\n"));
-    };
-    let conversation = Conversation {
-        messages: &Value::Array(messages.to_vec()),
-        tools: None,
-        add_generation_prompt: true,
-        more: &[],
-        now: jiff::Zoned::now().datetime(),
-    };
-    template.render(&conversation).map_err(Failure::request)
+/// A message with the names that templates know beside those of the clients.
+fn for_template(message: &Value) -> Value {
+    let mut message = message.clone();
+    for (ours, theirs) in [("thinking", "reasoning_content"), ("tool_name", "name")] {
+        if let Some(value) = message.get(ours).cloned() {
+            message[theirs] = value;
+        }
+    }
+    message
 }
 
 /// The message with every text guarded, so that no user can write a control token.
@@ -112,8 +156,8 @@ fn guarded(model: &Model, message: &Value, guard: char) -> Value {
 }
 
 /// A code point that Unicode gives to programs for their own use and that no message holds.
-fn unused_mark(messages: &[Value]) -> char {
-    let text = Value::Array(messages.to_vec()).to_string();
+fn unused_mark(messages: &[Value], tools: &[Value]) -> char {
+    let text = Value::from(messages).to_string() + &Value::from(tools).to_string();
     ('\u{fdd0}'..='\u{fdef}').find(|mark| !text.contains(*mark)).unwrap_or('\u{10ffff}')
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::SamplerOptions;
+use engine::{Constraint, SamplerOptions, ToolCall};
 use serde_json::Value;
 
 use crate::ModelFile;
@@ -34,6 +34,10 @@ pub enum Input {
     /// Messages through the model's template.
     Chat {
         messages: Vec<Value>,
+        /// Tools on offer, as the template shows them.
+        tools: Vec<Value>,
+        /// What is said of thinking to a model that can.
+        think: Option<Think>,
         /// Whether the oldest messages may be dropped when the prompt is too long.
         truncate: bool,
         /// Tokens of earlier turns that come before the rendered prompt.
@@ -43,6 +47,14 @@ pub enum Input {
     },
     /// A prompt as it is, in which special tokens are recognised.
     Text { prompt: String, context: Vec<u32> },
+}
+
+/// Whether and how hard a model is to think before it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Think {
+    Off,
+    /// With a level such as `low`, where one is named.
+    On(Option<String>),
 }
 
 /// How to compute.
@@ -59,6 +71,10 @@ pub struct Options {
     pub n_keep: Option<usize>,
     /// Whether a full context makes room by forgetting its older half.
     pub shift: bool,
+    /// What the answer must be; its thinking is free.
+    pub constraint: Option<Constraint>,
+    /// Whether the probability of each token is told, and of how many others that were likeliest in its place.
+    pub logprobs: Option<usize>,
 }
 
 /// How long a model stays in memory after its last request.
@@ -71,14 +87,36 @@ pub enum KeepAlive {
 /// What comes back.
 #[derive(Debug)]
 pub enum Event {
-    /// Text, never half a character.
-    Piece(String),
+    /// More of the answer.
+    Piece(Piece),
     /// The prompt, for `render_only`.
     Rendered(String),
     /// The end.
     Done(Box<Done>),
     /// The end, with a reason.
     Failed(Failure),
+}
+
+/// Part of an answer. Texts never end within a character.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Piece {
+    pub thinking: String,
+    pub text: String,
+    /// Calls of tools, each whole.
+    pub calls: Vec<ToolCall>,
+    /// Of the tokens decoded since the last piece, where asked for; their text may be held back for a while.
+    pub logprobs: Vec<Logprob>,
+}
+
+/// How likely a token was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprob {
+    /// The bytes the token stands for.
+    pub token: Vec<u8>,
+    /// Natural logarithm of its probability before any sampling option.
+    pub logprob: f32,
+    /// The likeliest tokens in its place, best first.
+    pub top: Vec<(Vec<u8>, f32)>,
 }
 
 /// Why an answer ended well.

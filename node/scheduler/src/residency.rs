@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{KvType, Model, Session, budget};
+use engine::{Constraint, Grammar, Grammars, KvType, Model, Session, budget};
 
 use crate::pace::Pace;
 use crate::request::{Failure, FailureKind, KeepAlive};
@@ -52,6 +52,8 @@ pub(crate) struct Slot {
     pub(crate) last_used: Instant,
     /// What its steps take.
     pub(crate) pace: Pace,
+    /// Its vocabulary arranged for constraints, once one was asked for.
+    grammars: Option<Grammars>,
 }
 
 /// Context below which a model is not worth opening.
@@ -81,7 +83,17 @@ impl Slot {
             keep_alive: limits.keep_alive,
             last_used: now,
             pace: Pace::default(),
+            grammars: None,
         })
+    }
+
+    /// A constraint ready for one answer.
+    pub(crate) fn grammar(&mut self, constraint: &Constraint) -> Result<Grammar, Failure> {
+        let grammars = match &self.grammars {
+            Some(grammars) => grammars,
+            None => self.grammars.insert(Grammars::new(self.model.tokenizer())?),
+        };
+        Ok(grammars.compile(constraint, self.model.format())?)
     }
 
     /// When the model goes, as far as is known: a running request puts it off.

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use engine::{Emitted, Model, Sampler, Session, TextStream};
+use engine::{AnswerParser, Emitted, Grammar, Model, Parsed, Sampler, Session, TextStream};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::choose::{Chooser, Chosen};
 use crate::draft::Draft;
 use crate::prompt::shorten;
-use crate::request::{Done, DoneReason, Event, Failure, Options, Request, Times};
+use crate::request::{Done, DoneReason, Event, Failure, Logprob, Options, Piece, Request, Times};
 
 /// Longest an answer may take.
 const WALL_TIME_MAX: Duration = Duration::from_secs(30 * 60);
@@ -27,7 +28,11 @@ pub(crate) struct Running {
     n_guessed: usize,
     draft: Draft,
     options: Options,
-    sampler: Sampler,
+    chooser: Chooser,
+    /// Tells thinking and calls from the rest, unless the prompt was raw.
+    parser: Option<AnswerParser>,
+    /// Probabilities that were not sent yet.
+    logprobs: Vec<Logprob>,
     events: mpsc::Sender<Event>,
     text: TextStream,
     /// What the channel had no room for. While there is any, the session rests.
@@ -50,7 +55,8 @@ impl Running {
     pub(crate) fn new(
         request: &Request,
         mut session: Session,
-        prompt: Vec<u32>,
+        (prompt, parser): (Vec<u32>, Option<AnswerParser>),
+        grammar: Option<Grammar>,
         drafting: bool,
         events: mpsc::Sender<Event>,
         load: Duration,
@@ -71,7 +77,9 @@ impl Running {
             n_decoded: 0,
             n_predict,
             text: TextStream::new(options.stop.clone()),
-            sampler: Sampler::new(options.sampler.clone()),
+            chooser: Chooser::new(Sampler::new(options.sampler.clone()), grammar, options.logprobs),
+            parser,
+            logprobs: Vec::new(),
             session,
             options,
             events,
@@ -133,9 +141,9 @@ impl Running {
         let n_sure = self.session.tokens().len() - n_guessed;
         for (n_right, logits) in logits.chunks_exact(model.tokenizer().n_vocab()).enumerate() {
             let (known, guessed) = self.session.tokens().split_at(n_sure + n_right);
-            let sampled = self.sampler.sample(logits, known);
-            let right = sampled.as_ref().ok() == guessed.first();
-            let end = sampled.map(|token| self.take(model, token));
+            let chosen = self.chooser.choose(model, self.parser.as_mut(), logits, known);
+            let right = chosen.as_ref().ok().map(|c| &c.token) == guessed.first();
+            let end = chosen.map(|chosen| self.take(model, chosen));
             if right && matches!(end, Ok(None)) {
                 continue;
             }
@@ -144,25 +152,32 @@ impl Running {
             match end {
                 Ok(None) => self.make_room(),
                 Ok(Some(reason)) => self.finish(reason),
-                Err(e) => self.fail(Failure::server(e)),
+                Err(failure) => self.fail(failure),
             }
             return;
         }
     }
 
     /// Sends the text of a sampled token, which is then pending. Returns why the answer ends with it, if it does.
-    fn take(&mut self, model: &Model, token: u32) -> Option<DoneReason> {
+    fn take(&mut self, model: &Model, chosen: Chosen) -> Option<DoneReason> {
+        let token = chosen.token;
         self.n_decoded += 1;
         self.first_piece.get_or_insert_with(Instant::now);
         if model.tokenizer().is_end(token) {
             return Some(DoneReason::Stop);
         }
-        match self.text.push(model.tokenizer().piece(token)) {
+        self.logprobs.extend(chosen.logprob);
+        // The marks of some families are control tokens, which show nothing of themselves.
+        let mark = self.parser.as_ref().and_then(|parser| parser.mark(model.tokenizer().control_text(token)?));
+        match self.text.push(mark.map_or(model.tokenizer().piece(token), str::as_bytes)) {
             Emitted::Stopped(text) => {
-                self.send_text(text);
+                self.send_text(&text);
                 return Some(DoneReason::Stop);
             }
-            Emitted::Text(text) => self.send_text(text),
+            Emitted::Text(text) => self.send_text(&text),
+        }
+        if chosen.completes {
+            return Some(DoneReason::Stop);
         }
         if self.n_decoded >= self.n_predict || self.started.elapsed() > WALL_TIME_MAX {
             return Some(DoneReason::Length);
@@ -203,7 +218,10 @@ impl Running {
 
     fn finish(&mut self, reason: DoneReason) {
         let (Emitted::Text(rest) | Emitted::Stopped(rest)) = self.text.finish();
-        self.send_text(rest);
+        self.send_text(&rest);
+        if let Some(parsed) = self.parser.as_mut().map(AnswerParser::finish) {
+            self.send_parsed(parsed);
+        }
         let finished = Instant::now();
         let times = Times {
             accepted: self.accepted,
@@ -225,9 +243,19 @@ impl Running {
         self.ended = true;
     }
 
-    fn send_text(&mut self, text: String) {
-        if !text.is_empty() {
-            self.send(Event::Piece(text));
+    fn send_text(&mut self, text: &str) {
+        let parsed = match &mut self.parser {
+            Some(parser) => parser.push(text),
+            None => Parsed { content: text.to_owned(), ..Parsed::default() },
+        };
+        self.send_parsed(parsed);
+    }
+
+    fn send_parsed(&mut self, parsed: Parsed) {
+        let logprobs = std::mem::take(&mut self.logprobs);
+        if !parsed.is_empty() || !logprobs.is_empty() {
+            let Parsed { thinking, content, calls } = parsed;
+            self.send(Event::Piece(Piece { thinking, text: content, calls, logprobs }));
         }
     }
 

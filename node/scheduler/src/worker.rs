@@ -151,17 +151,19 @@ impl Worker {
         }
         let prompt = match prepare(&slot.model, &request.input, &request.options, slot.n_ctx)? {
             Prompt::Rendered(text) => return Ok(Some(Event::Rendered(text))),
-            Prompt::Tokens(tokens) if tokens.is_empty() => return Err(Failure::request("the prompt is empty")),
-            Prompt::Tokens(tokens) => tokens,
+            Prompt::Tokens(tokens, _) if tokens.is_empty() => return Err(Failure::request("the prompt is empty")),
+            Prompt::Tokens(tokens, parser) => (tokens, parser),
         };
+        let (tokens, _) = &prompt;
         let n_vocab = slot.model.tokenizer().n_vocab();
-        if let Some(token) = prompt.iter().find(|t| **t as usize >= n_vocab) {
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= n_vocab) {
             return Err(Failure::request(format!("context holds token {token}, the vocabulary has {n_vocab}")));
         }
+        let grammar = request.options.constraint.as_ref().map(|constraint| slot.grammar(constraint)).transpose()?;
         let busy: Vec<&Session> = self.running.iter().filter(|r| r.digest == slot.file.digest).map(|r| &r.session).collect();
-        let session = slot.session(&prompt, &busy, &self.shelf)?;
+        let session = slot.session(tokens, &busy, &self.shelf)?;
         slot.n_running += 1;
-        self.running.push(Running::new(request, session, prompt, self.limits.drafting, events.clone(), load));
+        self.running.push(Running::new(request, session, prompt, grammar, self.limits.drafting, events.clone(), load));
         Ok(None)
     }
 
