@@ -1,5 +1,7 @@
 //! HTTP in, HTTP out. [`router`] serves the Ollama dialect; each endpoint has a file under `ollama/`.
 
+mod answer;
+mod caller;
 mod error;
 mod json;
 mod ollama;

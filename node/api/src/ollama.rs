@@ -1,21 +1,26 @@
 //! The Ollama dialect, one file per endpoint.
 
 mod answer;
-mod chat;
-mod generate;
+mod ask;
+pub(crate) mod chat;
+pub(crate) mod generate;
 pub(crate) mod keep_alive;
 mod manage;
-mod model;
+mod messages;
+pub(crate) mod model;
 mod options;
 mod ps;
 pub(crate) mod pull;
 mod show;
 mod tags;
+mod tools;
 
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde_json::json;
+
+pub(crate) use chat::Asked;
 
 use crate::{API_VERSION, App, json, rules};
 

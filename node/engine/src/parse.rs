@@ -95,6 +95,11 @@ impl AnswerFormat {
         self.thinking.is_some()
     }
 
+    /// How long ids of calls must be for the family's template, where it minds.
+    pub fn call_id_len(&self) -> Option<usize> {
+        matches!(self.calls, Calls::After { open: "[TOOL_CALLS]", .. }).then_some(9)
+    }
+
     /// Texts of control tokens that must reach the parser, though no client may see them.
     pub fn marks(&self) -> Vec<&'static str> {
         let mut marks: Vec<&str> = self.thinking.iter().flat_map(|m| [m.open, m.close]).collect();

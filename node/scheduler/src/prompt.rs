@@ -1,6 +1,6 @@
 //! From messages or text to the tokens of a prompt, cut to the context as Ollama cuts it.
 
-use engine::{AnswerParser, Conversation, Model, Specials};
+use engine::{AnswerFormat, AnswerParser, Conversation, Model, Specials};
 use serde_json::{Value, json};
 
 use crate::request::{Failure, Input, Options, Think};
@@ -85,7 +85,8 @@ impl Chat<'_> {
     /// goes. The last message always stays.
     fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char), Failure> {
         let guard = unused_mark(messages, self.tools);
-        let mut messages: Vec<Value> = messages.iter().map(|m| guarded(self.model, &for_template(m), guard)).collect();
+        let mut messages: Vec<Value> = for_template(messages, self.model.format());
+        messages.iter_mut().for_each(|message| *message = guarded(self.model, message, guard));
         let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
         loop {
             let text = self.render(&messages, &tools)?;
@@ -134,15 +135,41 @@ impl Chat<'_> {
     }
 }
 
-/// A message with the names that templates know beside those of the clients.
-fn for_template(message: &Value) -> Value {
-    let mut message = message.clone();
-    for (ours, theirs) in [("thinking", "reasoning_content"), ("tool_name", "name")] {
-        if let Some(value) = message.get(ours).cloned() {
-            message[theirs] = value;
+/// Messages with the names that templates know beside those of the clients, and with ids of calls as the family wants them.
+fn for_template(messages: &[Value], format: AnswerFormat) -> Vec<Value> {
+    // Calls and results without ids belong together in their order.
+    let (mut n_calls, mut n_results) = (0, 0);
+    let mut messages = messages.to_vec();
+    for message in &mut messages {
+        for (ours, theirs) in [("thinking", "reasoning_content"), ("tool_name", "name")] {
+            if let Some(value) = message.get(ours).cloned() {
+                message[theirs] = value;
+            }
+        }
+        let Some(len) = format.call_id_len() else { continue };
+        if message["role"] == "tool" {
+            message["tool_call_id"] = json!(short_id(message["tool_call_id"].as_str(), n_results, len));
+            n_results += 1;
+        }
+        for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+            call["id"] = json!(short_id(call["id"].as_str(), n_calls, len));
+            n_calls += 1;
         }
     }
-    message
+    messages
+}
+
+/// An id of `len` letters and digits: the one given if it is such, else one made of it, or of the number.
+fn short_id(given: Option<&str>, number: usize, len: usize) -> String {
+    match given.filter(|id| !id.is_empty()) {
+        Some(id) if id.len() == len && id.bytes().all(|b| b.is_ascii_alphanumeric()) => id.to_owned(),
+        Some(id) => {
+            // FNV-1a: the same id gives the same short one in the call and in its result.
+            let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            format!("{hash:016x}")[16 - len..].to_owned()
+        }
+        None => format!("{number:0len$}"),
+    }
 }
 
 /// The message with every text guarded, so that no user can write a control token.

@@ -5,8 +5,10 @@ mod data;
 mod gguf;
 mod model;
 mod random;
+mod script;
 
 pub use data::test_data;
 pub use gguf::{GgufWriter, Item};
 pub use model::{Shape, dequantized, tiny_model, write_model};
 pub use random::{Random, random_weights};
+pub use script::{Said, script_model};

@@ -56,7 +56,7 @@ pub fn tiny_model(shape: &Shape, quant: QuantType, seed: u64) -> GgufWriter {
 pub fn write_model(shape: &Shape, quant_of: &dyn Fn(&str) -> QuantType, seed: u64) -> GgufWriter {
     let mut w = GgufWriter::default();
     metadata(shape, &mut w);
-    vocabulary(shape.n_vocab, &mut w);
+    vocabulary(shape.n_vocab, &[], &mut w);
     let mut random = Random(seed);
     let mut matrix = |w: &mut GgufWriter, name: &str, n_out: usize, n_in: usize| {
         let quant = quant_of(name);
@@ -99,7 +99,7 @@ pub fn write_model(shape: &Shape, quant_of: &dyn Fn(&str) -> QuantType, seed: u6
     w
 }
 
-fn metadata(shape: &Shape, w: &mut GgufWriter) {
+pub(crate) fn metadata(shape: &Shape, w: &mut GgufWriter) {
     let count = |n: usize| Item::U32(u32::try_from(n).expect("test shapes are small"));
     let key = |part: &str| format!("{}.{part}", shape.family);
     w.set("general.architecture", Item::Text(shape.family.into()));
@@ -118,23 +118,39 @@ fn metadata(shape: &Shape, w: &mut GgufWriter) {
     w.set(&key("vocab_size"), count(shape.n_vocab));
 }
 
-/// A byte-level vocabulary without merges: 256 bytes, three control tokens, two markers, words of `w<number>`.
-fn vocabulary(n_vocab: usize, w: &mut GgufWriter) {
-    let mut others = 0u32;
-    let mut tokens: Vec<String> = (0u8..=255)
-        .map(|byte| match byte {
-            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte).to_string(),
-            _ => {
-                others += 1;
-                char::from_u32(0xff + others).expect("the table ends at U+0143").to_string()
-            }
-        })
-        .collect();
+/// A text as byte-level vocabularies write it: the table of GPT-2.
+pub(crate) fn byte_text(text: &str) -> String {
+    text.bytes().map(byte_char).collect()
+}
+
+fn byte_char(byte: u8) -> char {
+    let plain = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match byte {
+        _ if plain(byte) => char::from(byte),
+        _ => {
+            let others = (0..byte).filter(|b| !plain(*b)).count() as u32;
+            char::from_u32(0x100 + others).expect("the table ends at U+0143")
+        }
+    }
+}
+
+/// A byte-level vocabulary without merges: 256 bytes, three control tokens, two markers, words of `w<number>`, then `more`
+/// with their kinds.
+pub(crate) fn vocabulary(n_vocab: usize, more: &[(String, i32)], w: &mut GgufWriter) {
+    let mut tokens: Vec<String> = (0u8..=255).map(|byte| byte_char(byte).to_string()).collect();
     tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"].map(String::from));
     let mut kinds = vec![1; 256];
     kinds.extend([3, 3, 3, 4, 4]);
     tokens.extend((tokens.len()..n_vocab).map(|i| format!("w{i}")));
     kinds.resize(n_vocab, 1);
+    // Markers of a script take the place of those every vocabulary has.
+    for (text, kind) in more {
+        if let Some(token) = tokens.iter_mut().find(|token| *token == text) {
+            token.push('_');
+        }
+        tokens.push(text.clone());
+        kinds.push(*kind);
+    }
     w.set("tokenizer.ggml.model", Item::Text("gpt2".into()));
     w.set("tokenizer.ggml.pre", Item::Text("qwen2".into()));
     w.set("tokenizer.ggml.tokens", Item::Texts(tokens));

@@ -1,17 +1,11 @@
-//! Events to the two shapes of an answer: a stream of JSON lines, or one folded body. Generate and chat differ only in where
-//! the text stands.
+//! An answer in the two shapes of this dialect: a stream of JSON lines, or one folded body. Generate and chat differ only in
+//! where the text stands.
 
-use std::convert::Infallible;
-
-use axum::body::Body;
-use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
-use scheduler::{Done, DoneReason, Event};
+use scheduler::{Done, DoneReason, Event, Piece};
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc::Receiver;
 
+use crate::answer::{Begun, calls_json, logprobs_json};
 use crate::error::ApiError;
 use crate::json;
 
@@ -24,87 +18,76 @@ pub(super) enum Shape {
     Chat,
 }
 
-/// The answer of a request that computes.
-pub(super) async fn respond(model: String, shape: Shape, streamed: bool, mut events: Receiver<Event>) -> Response {
-    // The status is known with the first event: nothing is sent before it.
-    let first = match events.recv().await {
-        None => return ApiError::internal("the engine stopped unexpectedly").into_response(),
-        Some(Event::Failed(failure)) => return ApiError::from(failure).into_response(),
-        Some(Event::Rendered(text)) => return rendered(&model, shape, &text),
-        Some(Event::Done(done)) if matches!(done.reason, DoneReason::Load | DoneReason::Unload) => {
-            return at_once(&model, shape, done.reason);
+/// The response to a request that has begun.
+pub(super) async fn respond(model: String, shape: Shape, streamed: bool, begun: Begun) -> Response {
+    match begun {
+        // Plain JSON even where a stream was asked for.
+        Begun::AtOnce(reason) => {
+            let mut object = chunk(&model, shape, &Piece::default(), true, 0);
+            object.insert("done_reason".into(), json!(reason_text(reason)));
+            json::reply(&Value::Object(object))
         }
-        Some(event) => event,
-    };
-    if streamed { lines(model, shape, first, events) } else { folded(&model, shape, first, events).await }
-}
-
-/// The answer to a request that only loads or unloads: plain JSON even where a stream was asked for.
-pub(super) fn at_once(model: &str, shape: Shape, reason: DoneReason) -> Response {
-    let mut object = chunk(model, shape, "", true);
-    object.insert("done_reason".into(), json!(reason_text(reason)));
-    json::reply(&Value::Object(object))
-}
-
-fn rendered(model: &str, shape: Shape, text: &str) -> Response {
-    let mut object = chunk(model, shape, "", false);
-    object.insert("_debug_info".into(), json!({ "rendered_template": text }));
-    json::reply(&Value::Object(object))
-}
-
-/// One JSON object a line, each sent as it comes. Dropping the body drops the receiver, which cancels the request.
-fn lines(model: String, shape: Shape, first: Event, events: Receiver<Event>) -> Response {
-    let next = move |(first, mut events): (Option<Event>, Receiver<Event>)| {
-        let model = model.clone();
-        async move {
-            let event = match first {
-                Some(event) => event,
-                None => events.recv().await?,
-            };
-            let object = match event {
-                Event::Piece(text) => Value::Object(chunk(&model, shape, &text, false)),
-                Event::Done(done) => Value::Object(last(&model, shape, "", &done)),
-                Event::Failed(failure) => ApiError::from(failure).body(),
-                Event::Rendered(_) => return None,
-            };
-            let line = Bytes::from(json::escaped(&object) + "\n");
-            Some((Ok::<_, Infallible>(line), (None, events)))
+        Begun::Rendered(text) => {
+            let mut object = chunk(&model, shape, &Piece::default(), false, 0);
+            object.insert("_debug_info".into(), json!({ "rendered_template": text }));
+            json::reply(&Value::Object(object))
         }
-    };
-    let mut response = Response::new(Body::from_stream(stream::unfold((Some(first), events), next)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
-}
-
-async fn folded(model: &str, shape: Shape, first: Event, mut events: Receiver<Event>) -> Response {
-    let mut all = String::new();
-    let mut event = Some(first);
-    loop {
-        match event {
-            Some(Event::Piece(text)) => all.push_str(&text),
-            Some(Event::Done(done)) => return json::reply(&Value::Object(last(model, shape, &all, &done))),
-            Some(Event::Failed(failure)) => return ApiError::from(failure).into_response(),
-            Some(Event::Rendered(_)) | None => return ApiError::internal("the engine stopped unexpectedly").into_response(),
+        Begun::Answer(events) if streamed => {
+            let mut n_calls = 0;
+            events.stream("application/x-ndjson", move |event| {
+                let object = match event {
+                    Event::Piece(piece) => {
+                        let object = chunk(&model, shape, &piece, false, n_calls);
+                        n_calls += piece.calls.len();
+                        Value::Object(object)
+                    }
+                    Event::Done(done) => Value::Object(last(&model, shape, &Piece::default(), &done)),
+                    Event::Failed(failure) => ApiError::from(failure).body(),
+                    Event::Rendered(_) => return String::new(),
+                };
+                json::escaped(&object) + "\n"
+            })
         }
-        event = events.recv().await;
+        Begun::Answer(events) => match events.fold().await {
+            Ok(whole) => json::reply(&Value::Object(last(&model, shape, &whole.piece, &whole.done))),
+            Err(error) => error.into_response(),
+        },
     }
 }
 
-fn chunk(model: &str, shape: Shape, text: &str, done: bool) -> Map<String, Value> {
+/// One object of the answer; its calls are counted from `n_calls`.
+fn chunk(model: &str, shape: Shape, piece: &Piece, done: bool, n_calls: usize) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("model".into(), json!(model));
     object.insert("created_at".into(), json!(jiff::Timestamp::now().to_string()));
+    let calls = calls_json(&piece.calls, n_calls);
+    let mut place = Map::new();
+    if shape == Shape::Chat {
+        place.insert("role".into(), json!("assistant"));
+        place.insert("content".into(), json!(piece.text));
+    } else {
+        place.insert("response".into(), json!(piece.text));
+    }
+    if !piece.thinking.is_empty() {
+        place.insert("thinking".into(), json!(piece.thinking));
+    }
+    if !calls.is_empty() {
+        place.insert("tool_calls".into(), json!(calls));
+    }
     match shape {
-        Shape::Generate { .. } => object.insert("response".into(), json!(text)),
-        Shape::Chat => object.insert("message".into(), json!({ "role": "assistant", "content": text })),
-    };
+        Shape::Chat => _ = object.insert("message".into(), Value::Object(place)),
+        Shape::Generate { .. } => object.extend(place),
+    }
     object.insert("done".into(), json!(done));
+    if !piece.logprobs.is_empty() {
+        object.insert("logprobs".into(), json!(logprobs_json(&piece.logprobs)));
+    }
     object
 }
 
 /// The object that ends an answer: reason, tokens and the six metrics, in nanoseconds.
-fn last(model: &str, shape: Shape, text: &str, done: &Done) -> Map<String, Value> {
-    let mut object = chunk(model, shape, text, true);
+fn last(model: &str, shape: Shape, piece: &Piece, done: &Done) -> Map<String, Value> {
+    let mut object = chunk(model, shape, piece, true, 0);
     object.insert("done_reason".into(), json!(reason_text(done.reason)));
     if shape == (Shape::Generate { raw: false }) {
         object.insert("context".into(), json!(done.context));

@@ -11,14 +11,14 @@ use crate::App;
 use crate::error::ApiError;
 
 /// An installed model and what its file says of itself.
-pub(super) struct Found {
-    pub(super) installed: Installed,
-    pub(super) file: ModelFile,
-    pub(super) description: Arc<Description>,
+pub(crate) struct Found {
+    pub(crate) installed: Installed,
+    pub(crate) file: ModelFile,
+    pub(crate) description: Arc<Description>,
 }
 
 /// Parses a name; a suffix that means a model elsewhere is refused.
-pub(super) fn parse_name(text: &str) -> Result<ModelName, ApiError> {
+pub(crate) fn parse_name(text: &str) -> Result<ModelName, ApiError> {
     let (local, remote) = (text.ends_with(":local"), text.ends_with(":cloud") || text.ends_with("-cloud"));
     let plain = text.strip_suffix(":local").unwrap_or(text);
     if local && (plain.ends_with(":cloud") || plain.ends_with("-cloud")) || text.ends_with(":local:cloud") {
@@ -34,7 +34,7 @@ pub(super) fn parse_name(text: &str) -> Result<ModelName, ApiError> {
 }
 
 /// Looks a model up for computing; errors spell its name as the client did.
-pub(super) async fn find(app: &App, text: &str) -> Result<Found, ApiError> {
+pub(crate) async fn find(app: &App, text: &str) -> Result<Found, ApiError> {
     let name = parse_name(text)?;
     let missing = ApiError::not_found(format!("model '{text}' not found"));
     read(app, move |app| {
@@ -48,7 +48,7 @@ pub(super) async fn find(app: &App, text: &str) -> Result<Found, ApiError> {
 }
 
 /// Runs work on files away from the threads that serve sockets.
-pub(super) async fn read<T: Send + 'static>(
+pub(crate) async fn read<T: Send + 'static>(
     app: &App,
     work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -58,7 +58,7 @@ pub(super) async fn read<T: Send + 'static>(
 }
 
 /// Adds the file's own account to an installed model.
-pub(super) fn describe(app: &App, installed: Installed) -> Result<Found, ApiError> {
+pub(crate) fn describe(app: &App, installed: Installed) -> Result<Found, ApiError> {
     let damaged = || ApiError::internal(format!("model {} is damaged on disk: it names no model file", installed.name));
     let (digest, path) = installed.model_digest().zip(installed.model_path()).ok_or_else(damaged)?;
     let description = app.descriptions.get(digest, &path)?;
@@ -68,12 +68,12 @@ pub(super) fn describe(app: &App, installed: Installed) -> Result<Found, ApiErro
 
 impl Found {
     /// What a model can do.
-    pub(super) fn can(&self, capability: &str) -> bool {
+    pub(crate) fn can(&self, capability: &str) -> bool {
         self.description.capabilities.contains(&capability)
     }
 
     /// The block that listings show of a model.
-    pub(super) fn details(&self) -> Value {
+    pub(crate) fn details(&self) -> Value {
         let config = &self.installed.config;
         let or = |given: &str, own: String| if given.is_empty() { own } else { given.to_owned() };
         json!({
@@ -88,7 +88,7 @@ impl Found {
 }
 
 /// An instant of the file system with the local offset.
-pub(super) fn local_time(at: std::time::SystemTime) -> String {
+pub(crate) fn local_time(at: std::time::SystemTime) -> String {
     let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let zoned = at.to_zoned(jiff::tz::TimeZone::system());
     let text = zoned.strftime("%Y-%m-%dT%H:%M:%S%.f%:z").to_string();

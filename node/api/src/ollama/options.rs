@@ -21,7 +21,7 @@ pub(super) fn parse(model: &Map<String, Value>, request: Option<&Map<String, Val
     let request = request.unwrap_or(&empty);
     let values = Values { layers: [request, model] };
     let defaults = Options::default();
-    let sampler = defaults.sampler;
+    let sampler = &defaults.sampler;
     let seed = values.integer("seed")?.unwrap_or(-1);
     let n_keep = values.integer("num_keep")?.unwrap_or(N_KEEP);
     let n_predict = values.integer("num_predict")?.unwrap_or(-1);
@@ -45,6 +45,7 @@ pub(super) fn parse(model: &Map<String, Value>, request: Option<&Map<String, Val
         stop: values.stops()?,
         n_keep: usize::try_from(n_keep).ok(),
         shift,
+        ..defaults
     })
 }
 
