@@ -245,17 +245,6 @@ fn e18_fields_that_do_not_exist() {
 }
 
 #[test]
-fn what_later_versions_bring_is_refused_by_name() {
-    row(|d| {
-        check(&d.post(PATHS[0], &with(|b| b["format"] = json!("json"))), 400, "format is not supported");
-        check(&d.post(PATHS[1], &with(|b| b["logprobs"] = json!(true))), 400, "logprobs are not supported");
-        let tool = json!([{ "type": "function", "function": { "name": "x" } }]);
-        check(&d.post(PATHS[1], &with(|b| b["tools"] = tool.clone())), 400, "tools are not supported");
-        assert_eq!(d.post(PATHS[1], &with(|b| (b["tools"], b["format"]) = (json!([]), json!("")))).status, 200);
-    });
-}
-
-#[test]
 fn large_bodies_are_refused() {
     row(|d| {
         let mut stream = d.open("POST", PATHS[0], &[], &vec![b' '; 17 << 20]);

@@ -28,6 +28,14 @@ impl ApiError {
         ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, message: message.to_string() }
     }
 
+    /// Headers that go with the status, whatever the dialect.
+    pub(crate) fn add_headers(&self, response: &mut Response) {
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+    }
+
+    /// The error as the Ollama dialect spells it.
     pub(crate) fn body(&self) -> serde_json::Value {
         json!({ "error": self.message })
     }
@@ -37,9 +45,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json::reply(&self.body());
         *response.status_mut() = self.status;
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        self.add_headers(&mut response);
         response
     }
 }

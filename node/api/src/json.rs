@@ -33,6 +33,23 @@ impl Fields {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(ApiError::bad_request("missing request body"));
         }
+        Fields::read(request, body)
+    }
+
+    /// The same for dialects other than Ollama's, which say `EOF` of a body without anything in it.
+    pub(crate) fn parse_compat(request: &'static str, body: &Bytes) -> Result<Fields, ApiError> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(ApiError::bad_request("EOF"));
+        }
+        Fields::read(request, body)
+    }
+
+    /// Fields made from those of another dialect.
+    pub(crate) fn new(request: &'static str, map: Map<String, Value>) -> Fields {
+        Fields { request, map }
+    }
+
+    fn read(request: &'static str, body: &Bytes) -> Result<Fields, ApiError> {
         check_depth(body)?;
         let mut reader = serde_json::Deserializer::from_slice(body);
         let value = Value::deserialize(&mut reader).map_err(|e| ApiError::bad_request(syntax_error(body, &e)))?;

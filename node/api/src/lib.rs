@@ -1,10 +1,12 @@
 //! HTTP in, HTTP out. [`router`] serves the Ollama dialect; each endpoint has a file under `ollama/`.
 
 mod answer;
+mod anthropic;
 mod caller;
 mod error;
 mod json;
 mod ollama;
+mod openai;
 mod rules;
 
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub struct App {
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(ollama::routes())
+        .merge(openai::routes())
+        .merge(anthropic::routes())
         .fallback(rules::not_found)
         .method_not_allowed_fallback(rules::method_not_allowed)
         .layer(DefaultBodyLimit::max(json::BODY_BYTES_MAX))

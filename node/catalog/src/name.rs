@@ -56,6 +56,11 @@ impl ModelName {
         ModelName::parse(&format!("{}/{}/{}:{}", parts[0], parts[1], parts[2], parts[3]))
     }
 
+    /// Who made the model.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Host, namespace, model and tag: the folders of its manifest.
     pub(crate) fn parts(&self) -> [&str; 4] {
         [&self.host, &self.namespace, &self.model, &self.tag]

@@ -1,0 +1,109 @@
+//! The OpenAI dialect: requests become those of the Ollama dialect, answers are written in this one's shapes. The LM Studio
+//! dialect shares its chat and completions.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+mod messages;
+mod models;
+mod responses;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::{get, post};
+use scheduler::{Done, DoneReason};
+use serde_json::{Map, Value, json};
+
+use crate::error::ApiError;
+use crate::{App, json, rules};
+
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/v1/models", get(models::list).head(rules::method_not_allowed))
+        .route("/v1/models/{model}", get(models::retrieve).head(rules::method_not_allowed))
+}
+
+/// A JSON body with the newline this dialect ends with.
+pub(crate) fn reply(value: &Value) -> Response {
+    let mut response = Response::new((json::escaped(value) + "\n").into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An error in this dialect's envelope.
+pub(crate) fn refuse(error: ApiError) -> Response {
+    let mut response = reply(&envelope(&error));
+    *response.status_mut() = error.status;
+    error.add_headers(&mut response);
+    response
+}
+
+pub(crate) fn envelope(error: &ApiError) -> Value {
+    let kind = match error.status {
+        StatusCode::BAD_REQUEST => "invalid_request_error",
+        StatusCode::NOT_FOUND => "not_found_error",
+        _ => "api_error",
+    };
+    json!({ "error": { "message": error.message, "type": kind, "param": null, "code": null } })
+}
+
+/// One event of a stream.
+pub(crate) fn event(value: &Value) -> String {
+    format!("data: {}\n\n", json::escaped(value))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Tokens of an answer.
+pub(crate) fn usage(done: &Done) -> Value {
+    json!({ "prompt_tokens": done.n_prompt, "completion_tokens": done.n_decoded, "total_tokens": done.n_prompt + done.n_decoded })
+}
+
+pub(crate) fn finish_reason(reason: DoneReason, n_calls: usize) -> &'static str {
+    match reason {
+        DoneReason::Length => "length",
+        _ if n_calls > 0 => "tool_calls",
+        _ => "stop",
+    }
+}
+
+/// Sampling fields as Ollama's options; `defaults` are those the dialect states where the request does not.
+pub(crate) fn options(fields: &json::Fields, n_predict: &[&str], defaults: &[(&str, f64)]) -> Result<Map<String, Value>, ApiError> {
+    let mut options = Map::new();
+    if let Some(n) = n_predict.iter().find_map(|name| fields.get(name)) {
+        options.insert("num_predict".into(), n.clone());
+    }
+    for (name, default) in defaults {
+        options.insert((*name).into(), fields.get(name).cloned().unwrap_or_else(|| json!(default)));
+    }
+    for name in ["seed", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "num_ctx"] {
+        if let Some(value) = fields.get(name) {
+            options.insert(name.into(), value.clone());
+        }
+    }
+    Ok(options)
+}
+
+/// Whether to think, as `reasoning_effort` or `reasoning.effort` say it, in Ollama's words.
+pub(crate) fn think(fields: &json::Fields) -> Result<Option<Value>, ApiError> {
+    let nested = fields.object("reasoning")?.and_then(|r| r.get("effort")).filter(|e| !e.is_null());
+    let Some(effort) = fields.get("reasoning_effort").or(nested) else { return Ok(None) };
+    let think = match effort.as_str() {
+        Some("none") => json!(false),
+        Some("minimal" | "low") => json!("low"),
+        Some(level @ ("medium" | "high" | "max")) => json!(level),
+        Some("xhigh" | "ultra") => json!("max"),
+        _ => {
+            return Err(ApiError::bad_request(format!(
+                "invalid reasoning value: {effort} (must be \"minimal\", \"low\", \"medium\", \"high\", \"xhigh\", \"ultra\", \"max\", or \"none\")"
+            )));
+        }
+    };
+    Ok(Some(think))
+}
