@@ -53,7 +53,10 @@ fn k01_k02_k05_thinking_and_content_are_apart() {
     let d = Daemon::start();
     thinker(&d);
     let by_default = chat(&d, "thinker", json!({}))["message"].clone();
-    assert_eq!(by_default, json!({ "role": "assistant", "content": "The answer is <b>42</b>.", "thinking": "The user wants it.\n" }));
+    assert_eq!(
+        by_default,
+        json!({ "role": "assistant", "content": "The answer is <b>42</b>.", "thinking": "The user wants it.\n" })
+    );
     assert_eq!(chat(&d, "thinker", json!({ "think": "low" }))["message"], by_default);
     let off = chat(&d, "thinker", json!({ "think": false }))["message"].clone();
     assert_eq!((off.get("thinking"), &off["content"]), (None, &json!("The answer is <b>42</b>.")));
@@ -69,14 +72,20 @@ fn k01_k02_k05_thinking_and_content_are_apart() {
     };
     assert!(rendered(json!(false)).ends_with("<think>\n\n</think>\n\n"), "the template's own switch");
     assert!(rendered(json!(true)).ends_with("<|im_start|>assistant\n"));
-    assert!(d.post("/api/show", &json!({ "model": "thinker" })).json()["capabilities"].as_array().unwrap().contains(&json!("thinking")));
+    assert!(
+        d.post("/api/show", &json!({ "model": "thinker" })).json()["capabilities"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("thinking"))
+    );
 }
 
 #[test]
 fn k06_thinking_is_free_and_the_answer_is_not() {
     let d = Daemon::start();
     thinker(&d);
-    let schema = json!({ "type": "object", "properties": { "n": { "enum": [1, 2] } }, "required": ["n"], "additionalProperties": false });
+    let schema =
+        json!({ "type": "object", "properties": { "n": { "enum": [1, 2] } }, "required": ["n"], "additionalProperties": false });
     let message = chat(&d, "thinker", json!({ "format": schema }))["message"].clone();
     assert_eq!(message["thinking"], "The user wants it.\n");
     let value: Value = serde_json::from_str(message["content"].as_str().unwrap()).unwrap();
@@ -229,14 +238,17 @@ fn g17_g18_g19_formats() {
     assert!(refused.json()["error"].as_str().unwrap().contains("dependentSchemas"), "{}", refused.body);
     // In a script that says something else, the constraint still decides.
     d.install("chatty", &script_model(&[Said::Text("Sure! Here it is")], QWEN).bytes());
-    let forced = d.post("/api/generate", &json!({ "model": "chatty", "prompt": "x", "stream": false, "format": { "const": "yes" } })).json();
+    let forced = d
+        .post("/api/generate", &json!({ "model": "chatty", "prompt": "x", "stream": false, "format": { "const": "yes" } }))
+        .json();
     assert_eq!((&forced["response"], &forced["done_reason"]), (&json!("\"yes\""), &json!("stop")));
 }
 
 #[test]
 fn e19_calls_and_tools_that_are_wrong() {
     let d = Daemon::start();
-    let with = |messages: Value, tools: Value| d.post("/api/chat", &json!({ "model": GUIDE, "messages": messages, "tools": tools }));
+    let with =
+        |messages: Value, tools: Value| d.post("/api/chat", &json!({ "model": GUIDE, "messages": messages, "tools": tools }));
     let user = json!([{ "role": "user", "content": "x" }]);
     let check = |reply: daemon::Reply, part: &str| {
         assert_eq!(reply.status, 400, "{}", reply.body);

@@ -61,7 +61,10 @@ fn o01_o02_o03_chat_completions() {
         usage["total_tokens"].as_u64().unwrap(),
         usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap()
     );
-    let native = d.post("/api/chat", &json!({ "model": GUIDE, "messages": user("Who are you?"), "stream": false, "options": { "temperature": 0 } }));
+    let native = d.post(
+        "/api/chat",
+        &json!({ "model": GUIDE, "messages": user("Who are you?"), "stream": false, "options": { "temperature": 0 } }),
+    );
     assert_eq!(choice["message"]["content"], native.json()["message"]["content"]);
 
     for with_usage in [false, true] {
@@ -83,8 +86,12 @@ fn o01_o02_o03_chat_completions() {
         assert_eq!(text, choice["message"]["content"].as_str().unwrap());
         assert_eq!(chunks[0].1["created"], finish["created"]);
     }
-    let short = d.post("/v1/chat/completions", &merged(body.clone(), json!({ "max_tokens": 3, "num_ctx": 512, "keep_alive": "1m" })));
-    assert_eq!((&short.json()["choices"][0]["finish_reason"], &short.json()["usage"]["completion_tokens"]), (&json!("length"), &json!(3)));
+    let short =
+        d.post("/v1/chat/completions", &merged(body.clone(), json!({ "max_tokens": 3, "num_ctx": 512, "keep_alive": "1m" })));
+    assert_eq!(
+        (&short.json()["choices"][0]["finish_reason"], &short.json()["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(3))
+    );
     assert_eq!(d.get("/api/ps").json()["models"][0]["context_length"], 512, "num_ctx is taken from this dialect too");
 }
 
@@ -127,7 +134,10 @@ fn o05_o06_formats_and_calls() {
     let choice = post(json!({ "tools": [clock()] })).json()["choices"][0].clone();
     assert_eq!(choice["finish_reason"], "tool_calls");
     let call = &choice["message"]["tool_calls"][0];
-    assert_eq!((&call["type"], &call["index"], &call["function"]["name"]), (&json!("function"), &json!(0), &json!("get_current_time")));
+    assert_eq!(
+        (&call["type"], &call["index"], &call["function"]["name"]),
+        (&json!("function"), &json!(0), &json!("get_current_time"))
+    );
     assert!(serde_json::from_str::<Value>(call["function"]["arguments"].as_str().unwrap()).unwrap().is_object());
     let (chunks, _) = events(&post(json!({ "tools": [clock()], "stream": true })).body);
     let calls: Vec<&Value> = chunks.iter().filter_map(|(_, c)| c["choices"][0]["delta"].get("tool_calls")).collect();
@@ -204,7 +214,9 @@ fn o11_models() {
 fn o12_responses() {
     let d = Daemon::start();
     thinker(&d);
-    let post = |more: Value| d.post("/v1/responses", &merged(json!({ "model": GUIDE, "input": "Who are you?", "temperature": 0 }), more));
+    let post = |more: Value| {
+        d.post("/v1/responses", &merged(json!({ "model": GUIDE, "input": "Who are you?", "temperature": 0 }), more))
+    };
     let whole = post(json!({})).json();
     assert!(whole["id"].as_str().unwrap().starts_with("resp_"));
     assert_eq!((&whole["status"], &whole["object"], &whole["error"]), (&json!("completed"), &json!("response"), &Value::Null));
@@ -216,7 +228,10 @@ fn o12_responses() {
     let (found, done) = events(&post(json!({ "stream": true })).body);
     let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
     assert!(!done);
-    assert_eq!(names[..4], ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]);
+    assert_eq!(
+        names[..4],
+        ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
+    );
     let n = names.len();
     assert_eq!(
         names[n - 4..],
@@ -246,7 +261,12 @@ fn o12_responses() {
     ]);
     let answer = post(json!({ "input": turns, "tools": [tool] })).json();
     assert!(answer["output"][0]["content"][0]["text"].as_str().unwrap().contains("14:35"), "{answer}");
-    is_refused(&post(json!({ "input": [{ "type": "x" }] })), 400, "invalid_request_error", "input[0]: unknown input item type: \"x\"");
+    is_refused(
+        &post(json!({ "input": [{ "type": "x" }] })),
+        400,
+        "invalid_request_error",
+        "input[0]: unknown input item type: \"x\"",
+    );
 }
 
 #[test]
@@ -254,11 +274,17 @@ fn a01_a02_a03_a04_messages() {
     let d = Daemon::start();
     thinker(&d);
     let post = |more: Value| {
-        d.post("/v1/messages", &merged(json!({ "model": GUIDE, "max_tokens": 100, "messages": user("Who are you?"), "temperature": 0 }), more))
+        d.post(
+            "/v1/messages",
+            &merged(json!({ "model": GUIDE, "max_tokens": 100, "messages": user("Who are you?"), "temperature": 0 }), more),
+        )
     };
     let whole = post(json!({ "system": [{ "type": "text", "text": "Be brief." }] })).json();
     assert!(whole["id"].as_str().unwrap().starts_with("msg_"));
-    assert_eq!((&whole["type"], &whole["role"], &whole["stop_reason"]), (&json!("message"), &json!("assistant"), &json!("end_turn")));
+    assert_eq!(
+        (&whole["type"], &whole["role"], &whole["stop_reason"]),
+        (&json!("message"), &json!("assistant"), &json!("end_turn"))
+    );
     assert!(whole["usage"]["input_tokens"].as_u64().unwrap() > 0 && whole["content"][0]["text"].is_string(), "{whole}");
     let refused = |reply: daemon::Reply, kind: &str, message: &str| {
         let body = reply.json();
@@ -266,7 +292,11 @@ fn a01_a02_a03_a04_messages() {
         assert!(body["request_id"].as_str().unwrap().starts_with("req_"));
     };
     let invalid = "invalid_request_error";
-    refused(d.post("/v1/messages", &json!({ "model": GUIDE, "messages": user("x") })), invalid, "max_tokens is required and must be positive");
+    refused(
+        d.post("/v1/messages", &json!({ "model": GUIDE, "messages": user("x") })),
+        invalid,
+        "max_tokens is required and must be positive",
+    );
     refused(post(json!({ "model": "" })), invalid, "model is required");
     refused(post(json!({ "messages": [] })), invalid, "messages is required");
     refused(post(json!({ "model": "x" })), "not_found_error", "model 'x' not found");
@@ -286,7 +316,10 @@ fn a01_a02_a03_a04_messages() {
     let tool = json!({ "name": "get_current_time", "description": "Get the current time", "input_schema": clock()["function"]["parameters"] });
     let called = post(json!({ "messages": user("What time is it?"), "tools": [tool] })).json();
     let block = called["content"][0].clone();
-    assert_eq!((&called["stop_reason"], &block["type"], block["input"].is_object()), (&json!("tool_use"), &json!("tool_use"), true));
+    assert_eq!(
+        (&called["stop_reason"], &block["type"], block["input"].is_object()),
+        (&json!("tool_use"), &json!("tool_use"), true)
+    );
     let (found, _) = events(&post(json!({ "messages": user("What time is it?"), "tools": [tool], "stream": true })).body);
     let part = found.iter().find_map(|(_, e)| e["delta"]["partial_json"].as_str()).unwrap();
     assert!(serde_json::from_str::<Value>(part).unwrap().is_object());

@@ -45,6 +45,7 @@ impl Begun {
             Some(Event::Done(done)) if matches!(done.reason, DoneReason::Load | DoneReason::Unload) => {
                 Ok(Begun::AtOnce(done.reason))
             }
+            Some(Event::Embedded(_)) => Err(stopped()),
             Some(event) => Ok(Begun::Answer(Events { first: Some(event), rest: events })),
         }
     }
@@ -79,7 +80,7 @@ impl Events {
                 }
                 Some(Event::Done(done)) => return Ok(Whole { piece: all, done }),
                 Some(Event::Failed(failure)) => return Err(failure.into()),
-                Some(Event::Rendered(_)) | None => return Err(stopped()),
+                Some(Event::Rendered(_) | Event::Embedded(_)) | None => return Err(stopped()),
             }
         }
     }
@@ -127,9 +128,7 @@ pub(crate) fn call_id() -> String {
 
 /// Calls as the Ollama dialect writes them, counted from `index`.
 pub(crate) fn calls_json(calls: &[ToolCall], index: usize) -> Vec<Value> {
-    let call = |(at, call): (usize, &ToolCall)| {
-        json!({ "id": call_id(), "function": { "index": index + at, "name": call.name, "arguments": call.arguments } })
-    };
+    let call = |(at, call): (usize, &ToolCall)| json!({ "id": call_id(), "function": { "index": index + at, "name": call.name, "arguments": call.arguments } });
     calls.iter().enumerate().map(call).collect()
 }
 
@@ -147,7 +146,10 @@ pub(crate) fn logprobs_json(logprobs: &[Logprob]) -> Vec<Value> {
     let whole = |l: &Logprob| {
         let mut whole = entry(&l.token, l.logprob);
         if !l.top.is_empty() {
-            whole.insert("top_logprobs".into(), l.top.iter().map(|(bytes, logprob)| Value::Object(entry(bytes, *logprob))).collect());
+            whole.insert(
+                "top_logprobs".into(),
+                l.top.iter().map(|(bytes, logprob)| Value::Object(entry(bytes, *logprob))).collect(),
+            );
         }
         Value::Object(whole)
     };

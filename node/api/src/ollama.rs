@@ -3,6 +3,7 @@
 mod answer;
 mod ask;
 pub(crate) mod chat;
+pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod keep_alive;
 mod manage;
@@ -48,6 +49,8 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/ps", get(ps::ps).head(rules::method_not_allowed))
         .route("/api/generate", post(generate::generate))
         .route("/api/chat", post(chat::chat))
+        .route("/api/embed", post(embed::embed))
+        .route("/api/embeddings", post(embed::embeddings))
         .route("/api/copy", post(manage::copy))
         .route("/api/delete", delete(manage::delete))
         .route("/api/pull", post(pull::pull))

@@ -3,6 +3,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 mod messages;
 mod models;
 mod responses;
@@ -21,6 +22,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/responses", post(responses::responses))
         .route("/v1/models", get(models::list).head(rules::method_not_allowed))
         .route("/v1/models/{model}", get(models::retrieve).head(rules::method_not_allowed))
@@ -74,7 +76,11 @@ pub(crate) fn finish_reason(reason: DoneReason, n_calls: usize) -> &'static str 
 }
 
 /// Sampling fields as Ollama's options; `defaults` are those the dialect states where the request does not.
-pub(crate) fn options(fields: &json::Fields, n_predict: &[&str], defaults: &[(&str, f64)]) -> Result<Map<String, Value>, ApiError> {
+pub(crate) fn options(
+    fields: &json::Fields,
+    n_predict: &[&str],
+    defaults: &[(&str, f64)],
+) -> Result<Map<String, Value>, ApiError> {
     let mut options = Map::new();
     if let Some(n) = n_predict.iter().find_map(|name| fields.get(name)) {
         options.insert("num_predict".into(), n.clone());

@@ -59,7 +59,8 @@ mod tests {
             n_head_kv: 1,
             n_embd_head: 4,
             n_ctx_train: 100,
-            rms_epsilon: 1e-5,
+            norm_epsilon: 1e-5,
+            pooling: None,
             rope: vec![1.0],
             rope_pairs: RopePairs::Adjacent,
         };

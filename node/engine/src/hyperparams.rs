@@ -2,6 +2,8 @@
 
 use kernels::RopePairs;
 
+use crate::embed::Pooling;
+
 use crate::gguf::Header;
 
 /// Architectures this build runs.
@@ -11,10 +13,22 @@ pub enum Family {
     Llama,
     Qwen2,
     Qwen3,
+    /// An encoder: BERT, MiniLM, BGE, E5.
+    Bert,
+    /// An encoder with rope and gates.
+    NomicBert,
+}
+
+impl Family {
+    /// Whether every token sees every other, and there is no next one.
+    pub fn encodes(self) -> bool {
+        matches!(self, Family::Bert | Family::NomicBert)
+    }
 }
 
 /// Their names in files, for the message that refuses another.
-pub const FAMILIES: &str = "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen3";
+pub const FAMILIES: &str =
+    "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen3; for embeddings also bert (with MiniLM, BGE), nomic-bert";
 
 /// Why a model's numbers were refused.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +53,9 @@ pub struct Hyperparams {
     pub n_embd_head: usize,
     /// Context length the model was trained for.
     pub n_ctx_train: usize,
-    pub rms_epsilon: f32,
+    pub norm_epsilon: f32,
+    /// How embeddings are pooled, where the file says it.
+    pub pooling: Option<Pooling>,
     /// Angle per position of each rotated pair; `2 · rope.len()` values of a head are rotated.
     pub rope: Vec<f32>,
     pub rope_pairs: RopePairs,
@@ -63,6 +79,8 @@ impl Hyperparams {
             "llama" => Family::Llama,
             "qwen2" => Family::Qwen2,
             "qwen3" => Family::Qwen3,
+            "bert" => Family::Bert,
+            "nomic-bert" => Family::NomicBert,
             other => return Err(HyperparamsError::Architecture { found: other.chars().take(NAME_SHOWN).collect() }),
         };
         let keys = Keys { header, architecture };
@@ -97,8 +115,13 @@ impl Hyperparams {
             n_head_kv,
             n_embd_head,
             n_ctx_train: keys.count("context_length", i128::from(u32::MAX))?,
-            rms_epsilon: keys.positive("attention.layer_norm_rms_epsilon", None)?,
-            rope: rope(&keys, n_embd_head)?,
+            norm_epsilon: match family.encodes() {
+                true => keys.positive("attention.layer_norm_epsilon", None)?,
+                false => keys.positive("attention.layer_norm_rms_epsilon", None)?,
+            },
+            pooling: pooling(&keys)?,
+            // BERT learns its positions.
+            rope: if family == Family::Bert { Vec::new() } else { rope(&keys, n_embd_head)? },
             rope_pairs: if family == Family::Llama { RopePairs::Adjacent } else { RopePairs::Halves },
         })
     }
@@ -111,6 +134,17 @@ impl Hyperparams {
     /// Width of all key heads, and of all value heads.
     pub fn n_embd_kv(&self) -> usize {
         self.n_head_kv * self.n_embd_head
+    }
+}
+
+/// Numbers of llama.cpp's `llama_pooling_type`.
+fn pooling(keys: &Keys) -> Result<Option<Pooling>, HyperparamsError> {
+    match keys.integer("pooling_type") {
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some(Pooling::Mean)),
+        Some(2) => Ok(Some(Pooling::First)),
+        Some(3) => Ok(Some(Pooling::Last)),
+        Some(other) => Err(keys.wrong("pooling_type", other, "0 to 3: none, mean, first or last".into())),
     }
 }
 

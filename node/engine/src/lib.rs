@@ -4,6 +4,7 @@
 //! [`Sampler`] turns logits into a token and [`TextStream`] tokens into text.
 
 pub mod budget;
+mod embed;
 mod gguf;
 mod grammar;
 mod hyperparams;
@@ -11,8 +12,8 @@ mod kv_cache;
 mod map;
 mod matrix;
 mod model;
-mod sampler;
 mod parse;
+mod sampler;
 mod saved;
 mod session;
 mod step;
@@ -21,14 +22,15 @@ mod template;
 mod tokenizer;
 
 pub use candle_core::quantized::gguf_file::Value as MetadataValue;
+pub use embed::{EmbedError, Embedding, Pooling};
 pub use gguf::{Header, HeaderError, TensorInfo};
 pub use grammar::{Constraint, Grammar, GrammarError, Grammars};
 pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
 pub use kernels::{KvType, Level, Pool, QuantType, Threads, dot_peak, read_bandwidth};
 pub use map::Map;
 pub use model::{Model, OpenError};
-pub use sampler::{NoValidNumbers, Sampler, SamplerOptions};
 pub use parse::{AnswerFormat, AnswerParser, Parsed, ToolCall};
+pub use sampler::{NoValidNumbers, Sampler, SamplerOptions};
 pub use saved::{Saved, SavedError};
 pub use session::Session;
 pub use step::{Slice, StepError, step};

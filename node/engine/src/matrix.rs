@@ -41,6 +41,11 @@ impl Group {
         Group(matrices)
     }
 
+    /// Values of an input that share a factor when they are rounded to meet these weights; 1 where they are not rounded.
+    pub(crate) fn block_len(&self) -> usize {
+        self.0.iter().map(|matrix| matrix.info.quant.block_len()).max().unwrap_or(1)
+    }
+
     /// Bytes of all matrices.
     pub(crate) fn n_bytes(&self) -> u64 {
         self.0.iter().map(|matrix| matrix.info.n_bytes as u64).sum()

@@ -2,7 +2,7 @@
 
 use kernels::Pool;
 
-use crate::model::Model;
+use crate::model::{Model, Network};
 use crate::session::Session;
 
 /// Tokens to append to one session: a slice of its prompt, or the token just sampled and what is guessed to follow it.
@@ -29,8 +29,8 @@ pub enum StepError {
 /// When the file has changed under the mapping; the sessions then keep the tokens they had.
 ///
 /// # Panics
-/// When a slice does not fit its session, wants more logits than it has tokens, or holds a token outside the vocabulary: the
-/// caller's checks.
+/// When a slice does not fit its session, wants more logits than it has tokens, holds a token outside the vocabulary, or the
+/// model is an encoder: the caller's checks.
 pub fn step(model: &Model, pool: &Pool, slices: &mut [Slice], logits: &mut Vec<f32>) -> Result<(), StepError> {
     assert!(slices.iter().all(|slice| slice.n_logits <= slice.tokens.len()), "a slice wants more logits than it has tokens");
     for slice in &*slices {
@@ -41,7 +41,8 @@ pub fn step(model: &Model, pool: &Pool, slices: &mut [Slice], logits: &mut Vec<f
     if slices.iter().all(|slice| slice.tokens.is_empty()) {
         return Ok(());
     }
-    model.decoder.forward(model.hyperparams(), slices, pool, logits);
+    let Network::Decoder(decoder) = &model.network else { panic!("an encoder gives no logits") };
+    decoder.forward(model.hyperparams(), slices, pool, logits);
     if model.damaged() {
         return Err(StepError::Damaged);
     }

@@ -2,6 +2,7 @@
 //! crate; this file cuts text as the file's metadata asks and turns tokens into bytes.
 
 mod bytes;
+mod pieces;
 mod split;
 mod vocabulary;
 
@@ -16,7 +17,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 use crate::gguf::Header;
-use bytes::{byte_char, byte_table};
+use bytes::byte_char;
+use pieces::pieces;
 use split::Split;
 use vocabulary::{Kind, TokenKind, Vocabulary};
 
@@ -60,6 +62,8 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     bos: Option<u32>,
     add_bos: bool,
+    /// The token after a text that is made a vector.
+    separator: Option<u32>,
     /// The texts of the tokens that begin and end a sequence; empty where there is none.
     bos_and_eos: [String; 2],
 }
@@ -113,7 +117,7 @@ impl Tokenizer {
                     Split::named(pre).ok_or_else(|| VocabularyError::PreTokenizer { found: pre.chars().take(80).collect() })?;
                 (Method::ByteLevel { bpe: merging(&mut vocabulary, whole_words, false)?, split }, pre == "llama-bpe")
             }
-            Kind::Bert => (word_pieces(&vocabulary)?, false),
+            Kind::Bert => (word_pieces(&vocabulary)?, true),
             Kind::Llama => {
                 vocabulary.merges = merges_from_scores(&vocabulary);
                 let space_first = header.truth("tokenizer.ggml.add_space_prefix").unwrap_or(true);
@@ -137,6 +141,7 @@ impl Tokenizer {
             controls,
             ends,
             bos: vocabulary.bos,
+            separator: separator(header, &vocabulary),
             add_bos: header.truth("tokenizer.ggml.add_bos_token").unwrap_or(bos_by_kind) && vocabulary.bos.is_some(),
             bos_and_eos,
             kinds: vocabulary.kinds,
@@ -151,6 +156,11 @@ impl Tokenizer {
     /// The token a sequence starts with, if the model wants one.
     pub fn bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.add_bos)
+    }
+
+    /// The tokens that stand before and after a text that is made a vector.
+    pub fn around_embedded(&self) -> (Option<u32>, Option<u32>) {
+        (self.bos(), self.separator)
     }
 
     /// The text of the tokens that begin and end a sequence, as templates refer to them.
@@ -330,33 +340,11 @@ fn word_pieces(vocabulary: &Vocabulary) -> Result<Method, VocabularyError> {
     Ok(Method::WordPiece { model })
 }
 
-/// The bytes of every token, one after the other, and where each ends.
-fn pieces(vocabulary: &Vocabulary) -> (Vec<u8>, Vec<u32>) {
-    let bytes_of = byte_table();
-    let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
-    for (token, kind) in vocabulary.tokens.iter().zip(&vocabulary.kinds) {
-        match (kind, vocabulary.kind) {
-            (TokenKind::Control | TokenKind::Unused | TokenKind::Unknown, _) => {}
-            (TokenKind::UserDefined, Kind::Gpt2) => pieces.extend_from_slice(token.as_bytes()),
-            (TokenKind::Byte, _) => pieces.extend(byte_of(token)),
-            (_, Kind::Gpt2) => {
-                for c in token.chars() {
-                    match bytes_of.get(&c) {
-                        Some(byte) => pieces.push(*byte),
-                        None => pieces.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                    }
-                }
-            }
-            (_, Kind::Llama | Kind::Gemma4 | Kind::Bert) => pieces.extend_from_slice(token.replace(SPACE, " ").as_bytes()),
-        }
-        ends.push(u32::try_from(pieces.len()).expect("the header limits all texts to 256 MiB"));
-    }
-    (pieces, ends)
-}
-
-/// The byte a token such as `<0x0A>` stands for.
-fn byte_of(token: &str) -> Option<u8> {
-    u8::from_str_radix(token.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
+/// What ends a text for BERT, and for other models whose files ask for it.
+fn separator(header: &Header, vocabulary: &Vocabulary) -> Option<u32> {
+    let encodes = vocabulary.kind == Kind::Bert;
+    let asked = header.truth("tokenizer.ggml.add_eos_token").unwrap_or(encodes);
+    vocabulary.separator.filter(|_| encodes).or(vocabulary.eos).filter(|_| asked)
 }
 
 /// Tokens after which an answer is over: those the file names, and control tokens with a text that means it.

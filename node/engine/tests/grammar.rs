@@ -73,8 +73,16 @@ fn a_required_call_parses_in_every_format() {
     let parameters = json!({ "type": "object", "properties": { "city": { "$ref": "#/$defs/city" } }, "required": ["city"],
         "additionalProperties": false, "$defs": { "city": { "enum": ["Rome", "Oslo"] } } });
     let tools = vec![("get".to_owned(), parameters.clone()), ("set".to_owned(), parameters)];
-    let templates =
-        ["", "<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call|>", "<|tool_call_start|>", "functools[", "<tool_call> <function="];
+    let templates = [
+        "",
+        "<tool_call>",
+        "[TOOL_CALLS]",
+        "<|python_tag|>",
+        "<|tool_call|>",
+        "<|tool_call_start|>",
+        "functools[",
+        "<tool_call> <function=",
+    ];
     for template in templates {
         let format = AnswerFormat::of_template(template);
         for seed in 0..4 {

@@ -30,6 +30,8 @@ pub struct Attention<'a> {
     pub kv: KvPlanes<'a>,
     /// Position of the first row.
     pub pos: usize,
+    /// Whether a row sees only itself and what came before; otherwise all rows see each other.
+    pub causal: bool,
     /// Query heads.
     pub n_head: usize,
     /// Key/value heads; each serves `n_head / n_head_kv` query heads.
@@ -38,7 +40,7 @@ pub struct Attention<'a> {
     pub n_embd_head: usize,
 }
 
-/// Writes the attention of every row over positions `0..=` its own to `out`, shaped as `q`.
+/// Writes the attention of every row over the positions it sees to `out`, shaped as `q`.
 ///
 /// # Panics
 /// When `out` has another shape than the queries.
@@ -90,7 +92,8 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
     // belongs to different queries.
     let out = |query: usize| unsafe { heads.at(place(query).1, width) };
     (0..n_queries).for_each(|query| out(query).fill(0.0));
-    let n_positions = a.pos + rows.end;
+    let n_all = a.pos + a.q.len() / (a.n_head * width);
+    let n_positions = if a.causal { a.pos + rows.end } else { n_all };
     for first in (0..n_positions).step_by(TILE) {
         let n = TILE.min(n_positions - first);
         let row_bytes = a.kv.kv_type.row_bytes(width);
@@ -104,8 +107,8 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
         let mut query = 0;
         while query < n_queries {
             let row = place(query).0;
-            // A row sees itself and what came before.
-            let n_seen = (a.pos + row + 1).saturating_sub(first).min(n);
+            let end = if a.causal { a.pos + row + 1 } else { n_all };
+            let n_seen = end.saturating_sub(first).min(n);
             if n_seen == 0 {
                 query += 1;
                 continue;

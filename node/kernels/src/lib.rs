@@ -16,6 +16,7 @@
 mod activations;
 mod attention;
 pub mod block;
+mod encoder;
 mod exponential;
 mod heads;
 mod input;
@@ -40,6 +41,7 @@ mod x86;
 pub use activations::Activations;
 pub use attention::{Attention, attend};
 pub use block::QuantType;
+pub use encoder::{LayerNorm, gelu};
 pub use heads::Heads;
 pub use input::Input;
 pub use kv::{KvPlanes, KvPlanesMut, KvType};

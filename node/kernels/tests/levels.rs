@@ -173,7 +173,7 @@ fn attention_is_a_softmax_average() {
     let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
     let q: Vec<f32> = plane(3 * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
     let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
-    let attention = Attention { q: &q, kv, pos: 150, n_head, n_head_kv, n_embd_head: width };
+    let attention = Attention { q: &q, kv, pos: 150, causal: true, n_head, n_head_kv, n_embd_head: width };
     let mut expected = Vec::new();
     for (row, q) in q.chunks_exact(n_head * width).enumerate() {
         for (head, q) in q.chunks_exact(width).enumerate() {
@@ -211,18 +211,31 @@ fn attention_of_a_row_does_not_depend_on_its_neighbours() {
         let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
         let q: Vec<f32> = plane(n_rows * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
         let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
-        let run = |level: Level, n_threads: usize, q: &[f32], pos: usize| {
+        let run = |level: Level, n_threads: usize, q: &[f32], pos: usize, causal: bool| {
             let mut out = vec![0f32; q.len()];
-            attend(&Pool::new(n_threads, level), &Attention { q, kv, pos, n_head, n_head_kv, n_embd_head: width }, &mut out);
+            attend(
+                &Pool::new(n_threads, level),
+                &Attention { q, kv, pos, causal, n_head, n_head_kv, n_embd_head: width },
+                &mut out,
+            );
             out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let rows = q.chunks_exact(n_head * width).enumerate();
-        let alone: Vec<u32> = rows.flat_map(|(row, q)| run(Level::Scalar, 1, q, 150 + row)).collect();
+        let alone: Vec<u32> = rows.flat_map(|(row, q)| run(Level::Scalar, 1, q, 150 + row, true)).collect();
+        let seen_by_all = run(Level::Scalar, 1, &q, 150, false);
+        let last = (n_rows - 1) * n_head * width;
+        assert_eq!(seen_by_all[last..], alone[last..], "the last row sees everything either way");
+        assert_ne!(seen_by_all[..last], alone[..last]);
         for level in Level::available() {
             for n_threads in 1..=3 {
-                assert_eq!(run(level, n_threads, &q, 150), alone, "heads of {width} at {level}, {n_threads} threads");
+                assert_eq!(run(level, n_threads, &q, 150, true), alone, "heads of {width} at {level}, {n_threads} threads");
             }
-            assert_eq!(run(level, 1, &q[..n_head * width], 150), alone[..n_head * width], "heads of {width} at {level}, one row");
+            assert_eq!(run(level, 2, &q, 150, false), seen_by_all, "heads of {width} at {level}, all rows see each other");
+            assert_eq!(
+                run(level, 1, &q[..n_head * width], 150, true),
+                alone[..n_head * width],
+                "heads of {width} at {level}, one row"
+            );
         }
     }
 }

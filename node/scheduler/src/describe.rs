@@ -80,12 +80,13 @@ impl Description {
             .collect();
         tensors.sort();
         let n_parameters = tensors.iter().map(|(_, _, shape)| shape.iter().product::<usize>() as u64).sum();
+        let embeds = count("pooling_type").is_some() || ["bert", "nomic-bert"].contains(&architecture.as_str());
         Ok(Description {
             n_parameters,
             quant: quant(&header),
             n_ctx_train: count("context_length"),
             n_embd: count("embedding_length"),
-            capabilities: capabilities(count("pooling_type").is_some(), template.as_deref()),
+            capabilities: capabilities(embeds, template.as_deref()),
             template,
             tensors,
             architecture,
@@ -174,13 +175,13 @@ fn quant(header: &Header) -> String {
     name.into()
 }
 
-fn capabilities(pools: bool, template: Option<&str>) -> Vec<&'static str> {
-    let mut capabilities = vec![if pools { "embedding" } else { "completion" }];
+fn capabilities(embeds: bool, template: Option<&str>) -> Vec<&'static str> {
+    let mut capabilities = vec![if embeds { "embedding" } else { "completion" }];
     if let Some(template) = template {
         if template.contains("tools") || template.contains("tool_call") {
             capabilities.push("tools");
         }
-        if template.contains("<think>") && template.contains("</think>") {
+        if engine::AnswerFormat::of_template(template).thinks() {
             capabilities.push("thinking");
         }
     }

@@ -3,9 +3,10 @@
 //!
 //! Cancelling is dropping the receiver: the session ends at its next token, or at the end of the current slice of prefill.
 
-mod describe;
 mod choose;
+mod describe;
 mod draft;
+mod embedding;
 mod pace;
 mod prompt;
 mod queue;
@@ -27,7 +28,8 @@ pub use describe::{DescribeError, Description, Descriptions};
 pub use draft::{Draft, N_GUESSED_MAX};
 use queue::Queue;
 pub use request::{
-    Client, Done, DoneReason, Event, Failure, FailureKind, Input, KeepAlive, Logprob, Options, Piece, Request, Think, Times,
+    Client, Done, DoneReason, Embedded, Event, Failure, FailureKind, Input, KeepAlive, Logprob, Options, Piece, Request, Think,
+    Times,
 };
 pub use residency::Resident;
 pub use worker::N_BATCH;

@@ -15,10 +15,10 @@ pub(crate) enum Prompt {
 /// Room a prompt must leave for at least one token of the answer.
 const ANSWER_ROOM: usize = 1;
 
-/// Renders and tokenizes the input of a request for a context of `n_ctx`.
+/// Renders and tokenizes the input of a request for text, for a context of `n_ctx`.
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
-        Input::Load | Input::Unload => Ok(Prompt::Tokens(Vec::new(), None)),
+        Input::Load | Input::Unload | Input::Embed { .. } => Ok(Prompt::Tokens(Vec::new(), None)),
         Input::Chat { messages, tools, think, truncate, context, render_only } => {
             let chat = Chat { model, tools, think: think.as_ref() };
             let (text, guard) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;

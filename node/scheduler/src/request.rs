@@ -45,6 +45,12 @@ pub enum Input {
         /// Answer with the rendered prompt and compute nothing.
         render_only: bool,
     },
+    /// Texts to make vectors of, in which no special token is recognised.
+    Embed {
+        texts: Vec<String>,
+        /// Whether what does not fit is cut; otherwise it is an error.
+        truncate: bool,
+    },
     /// A prompt as it is, in which special tokens are recognised.
     Text { prompt: String, context: Vec<u32> },
 }
@@ -91,6 +97,8 @@ pub enum Event {
     Piece(Piece),
     /// The prompt, for `render_only`.
     Rendered(String),
+    /// All vectors, for texts to embed: the end of such a request.
+    Embedded(Embedded),
     /// The end.
     Done(Box<Done>),
     /// The end, with a reason.
@@ -117,6 +125,16 @@ pub struct Logprob {
     pub logprob: f32,
     /// The likeliest tokens in its place, best first.
     pub top: Vec<(Vec<u8>, f32)>,
+}
+
+/// The vectors of some texts, in their order.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Each of length one.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub n_prompt: usize,
+    pub times: Times,
 }
 
 /// Why an answer ended well.

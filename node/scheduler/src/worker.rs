@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Level, Pool, Session, Slice, step};
+use engine::{KvType, Level, Pool, Session, Slice, step};
 use tokio::sync::mpsc;
 
 use crate::Limits;
 use crate::draft::N_GUESSED_MAX;
+use crate::embedding::Embeddings;
 use crate::prompt::{Prompt, prepare};
 use crate::queue::{Queue, Waiting};
 use crate::request::{Done, DoneReason, Event, Failure, Input, Request, Times};
@@ -17,6 +18,8 @@ use crate::shelf::Shelf;
 
 /// Rows of a step at most.
 pub const N_BATCH: usize = 256;
+/// Tokens of a text to embed that are computed before running chats have their turn.
+const N_EMBEDDED: usize = 64;
 /// Time between looks at readers that have fallen behind.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -31,6 +34,7 @@ pub(crate) struct Worker {
     shelf: Shelf,
     slots: Vec<Slot>,
     running: Vec<Running>,
+    embedding: Vec<Embeddings>,
     /// Whether models came, went or changed hands since the last look was published.
     changed: bool,
     /// What the last step gave, kept for its memory.
@@ -50,6 +54,7 @@ impl Worker {
             shelf,
             slots: Vec::new(),
             running: Vec::new(),
+            embedding: Vec::new(),
             changed: false,
             logits: Vec::new(),
         }
@@ -66,11 +71,12 @@ impl Worker {
             for index in 0..self.slots.len() {
                 computed |= self.step(index);
             }
+            computed |= self.embed();
             self.release();
             if std::mem::take(&mut self.changed) {
                 self.publish();
             }
-            if self.running.is_empty() {
+            if self.running.is_empty() && self.embedding.is_empty() {
                 self.queue.sleep_until_work(next_expiry(&self.slots, Instant::now()));
             } else if !computed {
                 self.queue.pause(PAUSE);
@@ -148,6 +154,18 @@ impl Worker {
         if matches!(request.input, Input::Load) {
             slot.last_used = Instant::now();
             return Ok(Some(answered_at_once(DoneReason::Load, request, load)));
+        }
+        if let Input::Embed { texts, truncate } = &request.input {
+            let session = Session::new(&slot.model, KvType::F16, slot.n_ctx)
+                .map_err(|e| Failure::server(format!("no address range for a session: {e}")))?;
+            let events = events.clone();
+            let embedding = Embeddings::new(request, (texts, *truncate), &slot.model, session, events, load)?;
+            slot.n_running += 1;
+            self.embedding.push(embedding);
+            return Ok(None);
+        }
+        if slot.model.encodes() {
+            return Err(Failure::request(format!("{:?} makes vectors and writes no text", request.model.name)));
         }
         let prompt = match prepare(&slot.model, &request.input, &request.options, slot.n_ctx)? {
             Prompt::Rendered(text) => return Ok(Some(Event::Rendered(text))),
@@ -279,9 +297,25 @@ impl Worker {
         true
     }
 
+    /// Goes on with every request for vectors. Returns whether there was one.
+    fn embed(&mut self) -> bool {
+        let n_rows = if self.running.is_empty() { N_BATCH } else { N_EMBEDDED };
+        for embedding in &mut self.embedding {
+            let slot = self.slots.iter().find(|s| s.file.digest == embedding.digest).expect("a running model is not closed");
+            embedding.advance(&slot.model, &self.pool, n_rows);
+        }
+        !self.embedding.is_empty()
+    }
+
     /// Takes back the sessions of requests that are over.
     fn release(&mut self) {
         let now = Instant::now();
+        for embedding in self.embedding.extract_if(.., |e| e.over()) {
+            let slot = self.slots.iter_mut().find(|s| s.file.digest == embedding.digest).expect("a running model is not closed");
+            slot.n_running -= 1;
+            slot.last_used = now;
+            self.changed = true;
+        }
         for running in self.running.extract_if(.., |r| r.over()) {
             let slot = self.slots.iter_mut().find(|s| s.file.digest == running.digest).expect("a running model is not closed");
             slot.n_running -= 1;

@@ -2,12 +2,14 @@
 //! each family and quant type.
 
 mod data;
+mod encoder;
 mod gguf;
 mod model;
 mod random;
 mod script;
 
 pub use data::test_data;
+pub use encoder::{ENCODER, Tensors, tiny_encoder};
 pub use gguf::{GgufWriter, Item};
 pub use model::{Shape, dequantized, tiny_model, write_model};
 pub use random::{Random, random_weights};

@@ -43,7 +43,7 @@ pub(super) async fn respond(model: String, shape: Shape, streamed: bool, begun: 
                     }
                     Event::Done(done) => Value::Object(last(&model, shape, &Piece::default(), &done)),
                     Event::Failed(failure) => ApiError::from(failure).body(),
-                    Event::Rendered(_) => return String::new(),
+                    Event::Rendered(_) | Event::Embedded(_) => return String::new(),
                 };
                 json::escaped(&object) + "\n"
             })

@@ -50,14 +50,8 @@ pub(crate) async fn begin(app: &App, caller: Caller, fields: &Fields) -> Result<
     let mut options = options::parse(&found.installed.parameters(), fields.object("options")?, shift)?;
     let unload = messages.is_empty() && keep_alive == Some(KeepAlive::For(Duration::ZERO));
     let input = if unload { Input::Unload } else { input(fields, &found, messages, &mut options)? };
-    let request = Request {
-        model: found.file.clone(),
-        client: caller.client,
-        input,
-        options,
-        keep_alive,
-        accepted: caller.accepted,
-    };
+    let request =
+        Request { model: found.file.clone(), client: caller.client, input, options, keep_alive, accepted: caller.accepted };
     let begun = Begun::wait(app.scheduler.submit(request)?).await?;
     Ok(Asked { found, begun })
 }

@@ -71,9 +71,9 @@ fn shown_property(property: &Value) -> Value {
 /// The entries of an object that have one of these names, in its own order.
 fn only(value: &Value, names: &[&str]) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().filter(|(key, _)| names.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.iter().filter(|(key, _)| names.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ),
         other => other.clone(),
     }
 }

@@ -23,12 +23,7 @@ pub(super) async fn chat(State(app): State<App>, caller: Caller, body: Bytes) ->
 pub(crate) type Extra = dyn Fn(&Found, &Done) -> Map<String, Value> + Sync;
 
 /// Serves a chat; `extra` is added to the whole answer, or to the last object of a stream.
-pub(crate) async fn answer(
-    app: &App,
-    caller: Caller,
-    body: &Bytes,
-    extra: &'static Extra,
-) -> Result<Response, ApiError> {
+pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'static Extra) -> Result<Response, ApiError> {
     let fields = Fields::parse_compat("ChatCompletionRequest", body)?;
     let model = fields.text("model")?.unwrap_or_default().to_owned();
     let streamed = fields.truth("stream")?.unwrap_or(false);
@@ -42,7 +37,7 @@ pub(crate) async fn answer(
             Event::Piece(piece) => stream.piece(&piece),
             Event::Done(done) => stream.done(&done, extra(&found, &done)),
             Event::Failed(failure) => self::event(&envelope(&failure.into())),
-            Event::Rendered(_) => String::new(),
+            Event::Rendered(_) | Event::Embedded(_) => String::new(),
         }));
     }
     let whole = events.fold().await?;

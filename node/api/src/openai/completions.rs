@@ -58,7 +58,7 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
                 text + "data: [DONE]\n\n"
             }
             Event::Failed(failure) => self::event(&envelope(&failure.into())),
-            Event::Rendered(_) => String::new(),
+            Event::Rendered(_) | Event::Embedded(_) => String::new(),
         }));
     }
     let whole = events.fold().await?;
@@ -76,9 +76,8 @@ fn native(fields: &Fields) -> Result<Fields, ApiError> {
         return Err(ApiError::bad_request("the request has no prompt"));
     }
     let mut options = options(fields, &["max_tokens"], &[("temperature", 1.0), ("top_p", 1.0)])?;
-    let wrong_stop = |found: &Value| {
-        ApiError::bad_request(format!("invalid type for 'stop' field: {}", crate::json::kind(found)))
-    };
+    let wrong_stop =
+        |found: &Value| ApiError::bad_request(format!("invalid type for 'stop' field: {}", crate::json::kind(found)));
     match fields.get("stop") {
         None => {}
         Some(Value::String(stop)) => _ = options.insert("stop".into(), json!([stop])),

@@ -6,13 +6,8 @@ use crate::error::ApiError;
 use crate::json::Fields;
 
 /// What begins a picture in a data URL.
-const PICTURES: [&str; 5] = [
-    "data:image/jpeg;base64,",
-    "data:image/jpg;base64,",
-    "data:image/png;base64,",
-    "data:image/webp;base64,",
-    "data:;base64,",
-];
+const PICTURES: [&str; 5] =
+    ["data:image/jpeg;base64,", "data:image/jpg;base64,", "data:image/png;base64,", "data:image/webp;base64,", "data:;base64,"];
 
 /// The request's messages; each part of a content becomes a message of its own.
 pub(super) fn native(fields: &Fields) -> Result<Vec<Value>, ApiError> {
@@ -30,7 +25,13 @@ pub(super) fn native(fields: &Fields) -> Result<Vec<Value>, ApiError> {
     Ok(result)
 }
 
-fn one(fields: &Fields, index: usize, message: &Map<String, Value>, all: &[Value], result: &mut Vec<Value>) -> Result<(), ApiError> {
+fn one(
+    fields: &Fields,
+    index: usize,
+    message: &Map<String, Value>,
+    all: &[Value],
+    result: &mut Vec<Value>,
+) -> Result<(), ApiError> {
     let text = |name: &str| match message.get(name) {
         None | Some(Value::Null) => Ok(""),
         Some(Value::String(text)) => Ok(text.as_str()),
@@ -69,7 +70,10 @@ fn one(fields: &Fields, index: usize, message: &Map<String, Value>, all: &[Value
         Some(Value::Array(parts)) => {
             for (at, part) in parts.iter().enumerate() {
                 let mut message = base.clone();
-                message.as_object_mut().expect("made an object").extend(content(part, &format!("messages[{index}].content[{at}]"))?);
+                message
+                    .as_object_mut()
+                    .expect("made an object")
+                    .extend(content(part, &format!("messages[{index}].content[{at}]"))?);
                 result.push(message);
                 // Calls and thinking belong to the message once.
                 base = json!({ "role": role });

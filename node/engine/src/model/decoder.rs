@@ -57,6 +57,33 @@ impl Decoder {
     /// Runs the tokens of all slices, one after the other the rows of the batch, through every layer. `logits` becomes
     /// `(Σ n_logits, n_vocab)`.
     pub(crate) fn forward(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, logits: &mut Vec<f32>) {
+        self.run(h, slices, pool, |n_rows, x, added, forms| {
+            let normed = Input::Normed { x, added: Some(added), weight: &self.output_norm, epsilon: h.norm_epsilon };
+            self.output.apply(n_rows, normed, pool, forms, logits);
+        });
+    }
+
+    /// The same up to the last norm, which is what the logits are made of: `values` becomes `(Σ n_logits, n_embd)`.
+    pub(crate) fn hidden(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, values: &mut Vec<f32>) {
+        self.run(h, slices, pool, |_, x, added, _| {
+            values.extend(x.iter().zip(added).map(|(x, added)| x + added));
+            pool.run_rows(values, h.n_embd, |_, row| {
+                let mean = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
+                let factor = 1.0 / (mean + h.norm_epsilon).sqrt();
+                row.iter_mut().zip(&self.output_norm).for_each(|(v, weight)| *v *= factor * weight);
+            });
+        });
+    }
+
+    /// Runs every layer and hands what they gave to `end`: the number of rows that are wanted, their values, and what the
+    /// last layer adds to these.
+    fn run(
+        &self,
+        h: &Hyperparams,
+        slices: &mut [Slice],
+        pool: &Pool,
+        end: impl FnOnce(usize, &mut [f32], &[f32], &mut Activations),
+    ) {
         BUFFERS.with_borrow_mut(|buffers| {
             let Buffers { x, wide, q, attended, added, forms, turns } = buffers;
             self.embed(h, slices, x);
@@ -66,7 +93,7 @@ impl Decoder {
                 let rows = pos..pos + slice.tokens.len();
                 turns.extend(rows.flat_map(|pos| h.rope.iter().map(move |frequency| Turn::new(pos, *frequency))));
             }
-            let (mut n_rows, epsilon) = (x.len() / h.n_embd, h.rms_epsilon);
+            let (mut n_rows, epsilon) = (x.len() / h.n_embd, h.norm_epsilon);
             for (index, layer) in self.layers.iter().enumerate() {
                 // Nothing was added to the embedding yet.
                 let before = (index > 0).then_some(&added[..]);
@@ -88,8 +115,7 @@ impl Decoder {
                 layer.gate_up.apply(n_rows, normed, pool, forms, wide);
                 layer.ffn_down.apply(n_rows, Input::Gated(wide), pool, forms, added);
             }
-            let normed = Input::Normed { x, added: Some(added), weight: &self.output_norm, epsilon };
-            self.output.apply(n_rows, normed, pool, forms, logits);
+            end(n_rows, x, added, forms);
         })
     }
 
@@ -139,7 +165,7 @@ impl Layer {
                 bias: self.qkv_bias.as_deref(),
                 q_norm: self.q_norm.as_deref(),
                 k_norm: self.k_norm.as_deref(),
-                rms_epsilon: h.rms_epsilon,
+                rms_epsilon: h.norm_epsilon,
                 turns: turns_rows,
                 rope_pairs: h.rope_pairs,
                 n_head: h.n_head,
@@ -152,6 +178,7 @@ impl Layer {
                 q: q_rows,
                 kv: kv.planes(index),
                 pos,
+                causal: true,
                 n_head: h.n_head,
                 n_head_kv: h.n_head_kv,
                 n_embd_head: h.n_embd_head,

@@ -49,14 +49,7 @@ fn calls_between_marks() {
     let coder = "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\ntwo words\n</parameter>\n</function>\n</tool_call>";
     check(QWEN, "", coder, "", "", &[("add", json!({ "a": 1, "b": "two words" }))]);
     let lfm = "<|tool_call_start|>[get(city=\"Rome\"), add(a=1.5, b=[True, None])]<|tool_call_end|>Looking.";
-    check(
-        "<|tool_call_start|>",
-        "",
-        lfm,
-        "",
-        "Looking.",
-        &[("get", rome()), ("add", json!({ "a": 1.5, "b": [true, null] }))],
-    );
+    check("<|tool_call_start|>", "", lfm, "", "Looking.", &[("get", rome()), ("add", json!({ "a": 1.5, "b": [true, null] }))]);
     let granite = "<|tool_call|>[{\"name\": \"get\", \"arguments\": {\"city\": \"Rome\"}}]";
     check("<|tool_call|>", "", granite, "", "", &[("get", rome())]);
     let cut = "<tool_call>\n{\"name\": \"get\", \"arguments\": {\"city\": \"Rome\"}}";
@@ -92,7 +85,14 @@ fn calls_of_mistral() {
 fn calls_without_marks() {
     check("", "", "```json\n{\"name\": \"get\", \"arguments\": {\"city\": \"Rome\"}}\n```", "", "", &[("get", rome())]);
     check("", "", "```tool_code\nget(city=\"Rome\")\n```", "", "", &[("get", rome())]);
-    check("", "", "{\"function\": {\"name\": \"get\", \"arguments\": \"{\\\"city\\\": \\\"Rome\\\"}\"}}", "", "", &[("get", rome())]);
+    check(
+        "",
+        "",
+        "{\"function\": {\"name\": \"get\", \"arguments\": \"{\\\"city\\\": \\\"Rome\\\"}\"}}",
+        "",
+        "",
+        &[("get", rome())],
+    );
     check("", "", "```rust\nfn main() {}\n```\nSo.", "", "```rust\nfn main() {}\n```\nSo.", &[]);
     check("", "", "é", "", "é", &[]);
     check("", "", "  ``", "", "  ``", &[]);

@@ -54,6 +54,7 @@ pub(super) struct Vocabulary {
     pub(super) merges: Vec<(String, String)>,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
+    pub(super) separator: Option<u32>,
     pub(super) unknown: Option<u32>,
 }
 
@@ -72,8 +73,11 @@ impl Vocabulary {
             kinds: kinds(header, tokens.len())?,
             scores: scores(header, tokens.len())?,
             merges: merges(header)?,
-            bos: special("tokenizer.ggml.bos_token_id")?,
+            // BERT calls it the token of the class.
+            bos: special("tokenizer.ggml.bos_token_id")?.or(special("tokenizer.ggml.cls_token_id")?),
             eos: special("tokenizer.ggml.eos_token_id")?,
+            // The format's own spelling.
+            separator: special("tokenizer.ggml.seperator_token_id")?,
             unknown: special("tokenizer.ggml.unknown_token_id")?,
             kind: Kind::named(header.text("tokenizer.ggml.model").ok_or(VocabularyError::Missing("tokenizer.ggml.model"))?)?,
             tokens,

@@ -97,7 +97,9 @@ fn one(index: usize, item: &Value, names: &mut Map<String, Value>, messages: &mu
             let id = item["call_id"].as_str().unwrap_or_default();
             let output = match &item["output"] {
                 Value::String(text) => text.clone(),
-                parts @ Value::Array(_) => content(index, parts)?.remove("content").and_then(|c| Some(c.as_str()?.to_owned())).unwrap_or_default(),
+                parts @ Value::Array(_) => {
+                    content(index, parts)?.remove("content").and_then(|c| Some(c.as_str()?.to_owned())).unwrap_or_default()
+                }
                 other => other.to_string(),
             };
             let name = names.get(id).cloned().unwrap_or_else(|| json!(""));
@@ -130,7 +132,8 @@ fn content(index: usize, content: &Value) -> Result<Map<String, Value>, ApiError
                     Some("input_image") => {
                         let url = part["image_url"].as_str().unwrap_or_default();
                         let data = url.split_once(";base64,").filter(|(kind, _)| kind.starts_with("data:"));
-                        let (_, data) = data.ok_or_else(|| ApiError::bad_request(format!("input[{index}]: invalid image input")))?;
+                        let (_, data) =
+                            data.ok_or_else(|| ApiError::bad_request(format!("input[{index}]: invalid image input")))?;
                         images.push(json!(data));
                     }
                     Some("input_file") => {
@@ -145,7 +148,9 @@ fn content(index: usize, content: &Value) -> Result<Map<String, Value>, ApiError
         }
         other => {
             let kind = crate::json::kind(other);
-            return Err(ApiError::bad_request(format!("input[{index}]: content is {kind}, needed is a string or a list of parts")));
+            return Err(ApiError::bad_request(format!(
+                "input[{index}]: content is {kind}, needed is a string or a list of parts"
+            )));
         }
     }
     let mut result = Map::new();
