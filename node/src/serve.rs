@@ -32,6 +32,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
         store,
         registry: config.registry.clone(),
         pulls: Arc::default(),
+        uploads: Arc::default(),
         scheduler: Scheduler::start(Limits { threads, sessions, ..config.limits.clone() }),
         descriptions: Arc::new(Descriptions::default()),
         origins: Arc::new(config.origins.clone()),

@@ -19,6 +19,7 @@ use access::Origins;
 use catalog::{Registry, Store};
 use scheduler::{Descriptions, Scheduler};
 
+pub use ollama::blobs::Uploads;
 pub use ollama::pull::Pulls;
 
 /// The API version clients see; some gate features on it.
@@ -39,6 +40,7 @@ pub struct App {
     /// Where models are pulled from.
     pub registry: Registry,
     pub pulls: Arc<Pulls>,
+    pub uploads: Arc<Uploads>,
     pub scheduler: Scheduler,
     pub descriptions: Arc<Descriptions>,
     pub origins: Arc<Origins>,

@@ -1,8 +1,11 @@
 //! The Ollama dialect, one file per endpoint.
 
+mod account;
 mod answer;
 mod ask;
+pub(crate) mod blobs;
 pub(crate) mod chat;
+mod create;
 pub(crate) mod embed;
 pub(crate) mod generate;
 pub(crate) mod keep_alive;
@@ -17,6 +20,7 @@ mod tags;
 mod tools;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde_json::json;
@@ -54,6 +58,19 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/copy", post(manage::copy))
         .route("/api/delete", delete(manage::delete))
         .route("/api/pull", post(pull::pull))
+        .route("/api/create", post(create::create))
+        .route("/api/push", post(account::push))
+        .route("/api/me", post(account::me))
+        .route("/api/signout", post(account::sign_out))
+        .route("/api/user/keys/{key}", delete(account::sign_out))
+        .route("/api/experimental/web_search", post(account::web_search))
+        .route("/api/experimental/web_fetch", post(account::web_fetch))
+        .route("/api/experimental/model-recommendations", get(account::recommendations).head(rules::method_not_allowed))
+        .route(
+            "/api/blobs/{digest}",
+            // Weights may have any size; they go to disk as they come.
+            post(blobs::create).head(blobs::head).layer(DefaultBodyLimit::disable()),
+        )
 }
 
 async fn running() -> &'static str {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) const MODEL: &str = "application/vnd.ollama.image.model";
 pub(crate) const LICENSE: &str = "application/vnd.ollama.image.license";
-const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A model: a config and the layers that make it up.
@@ -47,6 +47,21 @@ pub struct Config {
 pub struct Message {
     pub role: String,
     pub content: String,
+}
+
+impl Config {
+    /// The config of weights that say this of themselves.
+    pub(crate) fn of(facts: &crate::store::Facts) -> Config {
+        Config {
+            model_format: "gguf".into(),
+            model_family: facts.family.clone(),
+            model_families: Some(vec![facts.family.clone()]),
+            model_type: facts.parameter_size.clone(),
+            file_type: facts.quant.clone(),
+            architecture: "amd64".into(),
+            os: "linux".into(),
+        }
+    }
 }
 
 impl Manifest {

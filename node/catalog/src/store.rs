@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -84,8 +85,21 @@ impl Store {
                 break;
             }
         }
+        self.remove_unused(&installed)
+    }
+
+    /// Makes a name mean another manifest, and removes blobs that only its former one used.
+    pub(crate) fn replace(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
+        let former = self.find(name).ok();
+        let name = former.as_ref().map_or(name, |former| &former.name);
+        self.write_whole(&self.manifest_path(name), manifest)?;
+        former.as_ref().map_or(Ok(()), |former| self.remove_unused(former))
+    }
+
+    /// Removes the blobs of a model that no manifest names.
+    fn remove_unused(&self, model: &Installed) -> Result<(), StoreError> {
         let used: Vec<String> = self.list().iter().flat_map(|m| m.digests().map(String::from).collect::<Vec<_>>()).collect();
-        for digest in installed.digests().filter(|d| !used.iter().any(|u| u == d)) {
+        for digest in model.digests().filter(|d| !used.iter().any(|u| u == d)) {
             if let Some(path) = self.blob_path(digest) {
                 match fs::remove_file(path) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -128,16 +142,7 @@ impl Store {
             let (digest, size) = self.write_blob(&mut text.as_bytes(), &mut |_| {})?;
             layers.push(Layer { media_type: LICENSE.into(), digest, size });
         }
-        let config = Config {
-            model_format: "gguf".into(),
-            model_family: facts.family.clone(),
-            model_families: Some(vec![facts.family.clone()]),
-            model_type: facts.parameter_size.clone(),
-            file_type: facts.quant.clone(),
-            architecture: "amd64".into(),
-            os: "linux".into(),
-        };
-        let config = serde_json::to_vec(&config).expect("a config has only texts");
+        let config = serde_json::to_vec(&Config::of(facts)).expect("a config has only texts");
         let (digest, size) = self.write_blob(&mut config.as_slice(), &mut |_| {})?;
         let manifest = Manifest::new(Layer::config(digest, size), layers);
         let manifest = serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers");
@@ -188,6 +193,11 @@ impl Store {
         name.parts().iter().fold(self.folder.join("manifests"), |path, part| path.join(part))
     }
 
+    /// The file of a blob that is here.
+    pub fn blob(&self, digest: &str) -> Option<PathBuf> {
+        self.blob_path(digest).filter(|path| path.is_file())
+    }
+
     pub(crate) fn blob_path(&self, digest: &str) -> Option<PathBuf> {
         blob_file(digest).map(|file| self.folder.join("blobs").join(file))
     }
@@ -204,10 +214,18 @@ impl Store {
         self.write_whole(&self.manifest_path(name), manifest)
     }
 
+    /// Makes some bytes a blob. Tells its digest and size, and whether it was not here before.
+    pub(crate) fn add_blob(&self, bytes: &[u8]) -> Result<(String, u64, bool), StoreError> {
+        let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
+        let new = self.has_blob(&digest) == Some(false);
+        let (digest, size) = self.write_blob(&mut &bytes[..], &mut |_| {})?;
+        Ok((digest, size, new))
+    }
+
     /// Streams bytes into the blob of their digest.
-    fn write_blob(&self, source: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(String, u64), StoreError> {
+    pub(crate) fn write_blob(&self, source: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(String, u64), StoreError> {
         let blobs = self.create_blobs()?;
-        let staging = Staging(blobs.join(format!("import-{}-partial", std::process::id())));
+        let staging = Staging::new(&blobs);
         let mut file = File::create(&staging.0)?;
         let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0; COPY_BYTES]);
         loop {
@@ -231,7 +249,7 @@ impl Store {
         let folder = path.parent().expect("a manifest lies in a folder");
         fs::create_dir_all(folder)?;
         // Beside the blobs: what lies among the manifests is read as one.
-        let staging = Staging(self.create_blobs()?.join(format!("manifest-{}-partial", std::process::id())));
+        let staging = Staging::new(&self.create_blobs()?);
         let mut file = File::create(&staging.0)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -241,7 +259,18 @@ impl Store {
 }
 
 /// A file that is removed unless it was renamed.
-struct Staging(PathBuf);
+pub(crate) struct Staging(pub(crate) PathBuf);
+
+/// Numbers staging files, of which one process may write several.
+static N_STAGED: AtomicU64 = AtomicU64::new(0);
+
+impl Staging {
+    /// A name of its own in a folder.
+    pub(crate) fn new(folder: &Path) -> Staging {
+        let number = N_STAGED.fetch_add(1, Ordering::Relaxed);
+        Staging(folder.join(format!("staging-{}-{number}-partial", std::process::id())))
+    }
+}
 
 impl Drop for Staging {
     fn drop(&mut self) {
@@ -276,7 +305,7 @@ pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

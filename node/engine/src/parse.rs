@@ -181,6 +181,11 @@ impl AnswerParser {
         AnswerParser { format, tools, tells_thinking, place, held: String::new(), n_calls: 0 }
     }
 
+    /// The format it reads.
+    pub fn format(&self) -> AnswerFormat {
+        self.format
+    }
+
     /// The mark that a control token's text is, if it is one of the family's.
     pub fn mark(&self, control: &str) -> Option<&'static str> {
         self.format.marks().into_iter().find(|mark| *mark == control)

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use engine::{Constraint, KvType, SamplerOptions, Threads, ToolCall};
+pub use engine::{Constraint, GoTemplate, GoTemplateError, KvType, SamplerOptions, Threads, ToolCall};
 use tokio::sync::mpsc;
 
 pub use describe::{DescribeError, Description, Descriptions};
@@ -42,6 +42,9 @@ use worker::Worker;
 pub fn check(path: &std::path::Path) -> Result<(), engine::OpenError> {
     engine::Model::open(path).map(drop)
 }
+
+/// Writes a model file with smaller weights; see [`engine::quantize`].
+pub use engine::{Mixture, QuantizeError, quantize};
 
 /// Facts about the engine for the command line's report.
 pub mod report {

@@ -1,6 +1,6 @@
 //! From messages or text to the tokens of a prompt, cut to the context as Ollama cuts it.
 
-use engine::{AnswerFormat, AnswerParser, Conversation, Model, Specials};
+use engine::{AnswerFormat, AnswerParser, Conversation, GoConversation, GoTemplate, Model, Specials};
 use serde_json::{Value, json};
 
 use crate::request::{Failure, Input, Options, Think};
@@ -19,8 +19,8 @@ const ANSWER_ROOM: usize = 1;
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
         Input::Load | Input::Unload | Input::Embed { .. } => Ok(Prompt::Tokens(Vec::new(), None)),
-        Input::Chat { messages, tools, think, truncate, context, render_only } => {
-            let chat = Chat { model, tools, think: think.as_ref() };
+        Input::Chat { messages, template, tools, think, truncate, context, render_only } => {
+            let chat = Chat { model, template: template.as_deref(), tools, think: think.as_ref() };
             let (text, guard) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;
             if *render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
@@ -32,7 +32,15 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             }
             let names = tools.iter().filter_map(|tool| tool["function"]["name"].as_str().map(String::from)).collect();
             let told = think.as_ref() != Some(&Think::Off);
-            Ok(Prompt::Tokens(tokens, Some(AnswerParser::new(model.format(), &text, names, told))))
+            Ok(Prompt::Tokens(tokens, Some(AnswerParser::new(chat.format(), &text, names, told))))
+        }
+        Input::Gap { template, prompt, suffix } => {
+            let texts = [json!(prompt), json!(suffix)];
+            let guard = unused_mark(&texts, &[]);
+            let [prompt, suffix] = texts.map(|text| model.tokenizer().guard(text.as_str().unwrap_or_default(), guard));
+            let text = template.render_gap(&prompt, &suffix).map_err(Failure::request)?;
+            let tokens = encode(model, &text, Some(guard), true);
+            if tokens.len() + ANSWER_ROOM > n_ctx { Err(too_long(tokens.len(), n_ctx)) } else { Ok(Prompt::Tokens(tokens, None)) }
         }
         Input::Text { prompt, context } => {
             let mut tokens = context.clone();
@@ -76,6 +84,7 @@ fn encode(model: &Model, text: &str, guard: Option<char>, first: bool) -> Vec<u3
 /// What every rendering of a conversation shares.
 struct Chat<'a> {
     model: &'a Model,
+    template: Option<&'a GoTemplate>,
     tools: &'a [Value],
     think: Option<&'a Think>,
 }
@@ -85,7 +94,7 @@ impl Chat<'_> {
     /// goes. The last message always stays.
     fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char), Failure> {
         let guard = unused_mark(messages, self.tools);
-        let mut messages: Vec<Value> = for_template(messages, self.model.format());
+        let mut messages: Vec<Value> = for_template(messages, self.format());
         messages.iter_mut().for_each(|message| *message = guarded(self.model, message, guard));
         let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
         loop {
@@ -99,7 +108,35 @@ impl Chat<'_> {
         }
     }
 
+    fn format(&self) -> AnswerFormat {
+        self.template.map_or(self.model.format(), GoTemplate::format)
+    }
+
     fn render(&self, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
+        let mut text = match self.template {
+            Some(template) => self.render_go(template, messages, tools)?,
+            None => self.render_jinja(messages, tools)?,
+        };
+        if self.think == Some(&Think::Off)
+            && let Some(close) = self.format().closing_of(&text)
+        {
+            // The template has no switch: the model is told that it has thought already.
+            text.push_str(&format!("\n{close}\n\n"));
+        }
+        Ok(text)
+    }
+
+    fn render_go(&self, template: &GoTemplate, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
+        let think = self.think.map(|think| match think {
+            Think::Off => (false, None),
+            Think::On(level) => (true, level.as_deref()),
+        });
+        let today = jiff::Zoned::now().date();
+        let dates = [today, today.yesterday().unwrap_or(today)].map(|date| date.to_string());
+        template.render(&GoConversation { messages, tools, think, dates }).map_err(Failure::request)
+    }
+
+    fn render_jinja(&self, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
         let Some(template) = self.model.template() else {
             // A base model without a template continues what it is given.
             let texts: Vec<&str> = messages.iter().filter_map(|m| m["content"].as_str()).collect();
@@ -113,14 +150,7 @@ impl Chat<'_> {
             more: &self.think_names(),
             now: jiff::Zoned::now().datetime(),
         };
-        let mut text = template.render(&conversation).map_err(Failure::request)?;
-        if self.think == Some(&Think::Off)
-            && let Some(close) = self.model.format().closing_of(&text)
-        {
-            // The template has no switch: the model is told that it has thought already.
-            text.push_str(&format!("\n{close}\n\n"));
-        }
-        Ok(text)
+        template.render(&conversation).map_err(Failure::request)
     }
 
     /// The names by which templates ask whether to think.

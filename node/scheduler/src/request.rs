@@ -1,8 +1,9 @@
 //! Request, Event and Done: the only types callers and engine thread share.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Constraint, SamplerOptions, ToolCall};
+use engine::{Constraint, GoTemplate, SamplerOptions, ToolCall};
 use serde_json::Value;
 
 use crate::ModelFile;
@@ -34,6 +35,8 @@ pub enum Input {
     /// Messages through the model's template.
     Chat {
         messages: Vec<Value>,
+        /// What is used instead of the template in the model's file.
+        template: Option<Arc<GoTemplate>>,
         /// Tools on offer, as the template shows them.
         tools: Vec<Value>,
         /// What is said of thinking to a model that can.
@@ -51,6 +54,8 @@ pub enum Input {
         /// Whether what does not fit is cut; otherwise it is an error.
         truncate: bool,
     },
+    /// Two texts with a gap between them, which the answer fills.
+    Gap { template: Arc<GoTemplate>, prompt: String, suffix: String },
     /// A prompt as it is, in which special tokens are recognised.
     Text { prompt: String, context: Vec<u32> },
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Constraint, Grammar, Grammars, KvType, Model, Session, budget};
+use engine::{AnswerParser, Constraint, Grammar, Grammars, KvType, Model, Session, budget};
 
 use crate::pace::Pace;
 use crate::request::{Failure, FailureKind, KeepAlive};
@@ -87,13 +87,13 @@ impl Slot {
         })
     }
 
-    /// A constraint ready for one answer.
-    pub(crate) fn grammar(&mut self, constraint: &Constraint) -> Result<Grammar, Failure> {
+    /// A constraint ready for one answer, in the format that its parser reads.
+    pub(crate) fn grammar(&mut self, constraint: &Constraint, parser: Option<&AnswerParser>) -> Result<Grammar, Failure> {
         let grammars = match &self.grammars {
             Some(grammars) => grammars,
             None => self.grammars.insert(Grammars::new(self.model.tokenizer())?),
         };
-        Ok(grammars.compile(constraint, self.model.format())?)
+        Ok(grammars.compile(constraint, parser.map_or(self.model.format(), AnswerParser::format))?)
     }
 
     /// When the model goes, as far as is known: a running request puts it off.

@@ -177,7 +177,8 @@ impl Worker {
         if let Some(token) = tokens.iter().find(|t| **t as usize >= n_vocab) {
             return Err(Failure::request(format!("context holds token {token}, the vocabulary has {n_vocab}")));
         }
-        let grammar = request.options.constraint.as_ref().map(|constraint| slot.grammar(constraint)).transpose()?;
+        let grammar =
+            request.options.constraint.as_ref().map(|constraint| slot.grammar(constraint, prompt.1.as_ref())).transpose()?;
         let busy: Vec<&Session> = self.running.iter().filter(|r| r.digest == slot.file.digest).map(|r| &r.session).collect();
         let session = slot.session(tokens, &busy, &self.shelf)?;
         slot.n_running += 1;

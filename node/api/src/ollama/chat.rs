@@ -79,6 +79,7 @@ fn input(fields: &Fields, found: &Found, messages: Vec<Value>, options: &mut sch
     }
     Ok(Input::Chat {
         messages: all,
+        template: found.template.clone(),
         tools,
         think,
         truncate: fields.truth("truncate")?.unwrap_or(true),

@@ -1,11 +1,12 @@
 //! `POST /api/generate`: one prompt, one answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use scheduler::{Input, KeepAlive, Options, Request};
+use scheduler::{GoTemplate, Input, KeepAlive, Options, Request};
 use serde_json::{Value, json};
 
 use super::answer::{Shape, respond};
@@ -60,12 +61,14 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
         return Err(ApiError::bad_request("raw mode does not support template, system, or context"));
     }
     let think = ask::think(fields, found, "generate")?;
-    if !fields.text("suffix")?.unwrap_or_default().is_empty() {
+    let suffix = fields.text("suffix")?.unwrap_or_default();
+    if !suffix.is_empty() && !found.can("insert") {
         return Err(ApiError::bad_request(format!("{} does not support insert", found.installed.name.full())));
     }
-    if template.is_some() {
-        return Err(ApiError::bad_request("a template of the request is not supported: the model's own template is used"));
-    }
+    let template = match template {
+        Some(source) => Some(Arc::new(GoTemplate::parse(source).map_err(ApiError::bad_request)?)),
+        None => found.template.clone(),
+    };
     if !fields.list("images")?.is_empty() {
         return Err(ApiError::bad_request(ask::no_images(found)));
     }
@@ -73,6 +76,9 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
     options.logprobs = ask::logprobs(fields)?;
     if prompt.is_empty() {
         return Ok(Input::Load);
+    }
+    if let Some(template) = template.clone().filter(|_| !suffix.is_empty()) {
+        return Ok(Input::Gap { template, prompt: prompt.to_owned(), suffix: suffix.to_owned() });
     }
     if raw {
         return Ok(Input::Text { prompt: prompt.to_owned(), context });
@@ -87,7 +93,7 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
     messages.push(json!({ "role": "user", "content": prompt }));
     let truncate = fields.truth("truncate")?.unwrap_or(true);
     let render_only = fields.truth("_debug_render_only")?.unwrap_or(false);
-    Ok(Input::Chat { messages, tools: Vec::new(), think, truncate, context, render_only })
+    Ok(Input::Chat { messages, template, tools: Vec::new(), think, truncate, context, render_only })
 }
 
 fn context(fields: &Fields) -> Result<Vec<u32>, ApiError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use catalog::{Installed, ModelName, StoreError};
-use scheduler::{Description, ModelFile};
+use scheduler::{Description, GoTemplate, ModelFile};
 use serde_json::{Value, json};
 
 use crate::App;
@@ -15,6 +15,10 @@ pub(crate) struct Found {
     pub(crate) installed: Installed,
     pub(crate) file: ModelFile,
     pub(crate) description: Arc<Description>,
+    /// The Modelfile's template, where it is used instead of the one in the model's file.
+    pub(crate) template: Option<Arc<GoTemplate>>,
+    /// What it can do: `completion`, `embedding`, `tools`, `thinking`, `insert`.
+    pub(crate) capabilities: Vec<&'static str>,
 }
 
 /// Parses a name; a suffix that means a model elsewhere is refused.
@@ -62,14 +66,27 @@ pub(crate) fn describe(app: &App, installed: Installed) -> Result<Found, ApiErro
     let damaged = || ApiError::internal(format!("model {} is damaged on disk: it names no model file", installed.name));
     let (digest, path) = installed.model_digest().zip(installed.model_path()).ok_or_else(damaged)?;
     let description = app.descriptions.get(digest, &path)?;
+    let (template, capabilities) = templates(installed.template().as_deref(), &description);
     let file = ModelFile { name: installed.name.to_string(), digest: digest.into(), path };
-    Ok(Found { installed, file, description })
+    Ok(Found { installed, file, description, template, capabilities })
+}
+
+/// Which template is used, and what the model can do with it: the Modelfile's, unless it cannot be read or the one in the
+/// model's file knows of tools and it does not.
+fn templates(source: Option<&str>, description: &Description) -> (Option<Arc<GoTemplate>>, Vec<&'static str>) {
+    let own = description.capabilities.clone();
+    let template = source.and_then(|source| GoTemplate::parse(source).ok());
+    let Some(template) = template.filter(|t| t.takes_tools() || !own.contains(&"tools")) else { return (None, own) };
+    let more = [("tools", template.takes_tools()), ("thinking", template.format().thinks()), ("insert", template.takes_suffix())];
+    let mut capabilities = vec![own[0]];
+    capabilities.extend(more.into_iter().filter(|(_, has)| *has).map(|(name, _)| name));
+    (Some(Arc::new(template)), capabilities)
 }
 
 impl Found {
     /// What a model can do.
     pub(crate) fn can(&self, capability: &str) -> bool {
-        self.description.capabilities.contains(&capability)
+        self.capabilities.contains(&capability)
     }
 
     /// The block that listings show of a model.

@@ -101,7 +101,7 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
     }
 }
 
-fn object(progress: &Progress) -> Value {
+pub(super) fn object(progress: &Progress) -> Value {
     match progress {
         Progress::Manifest => json!({ "status": "pulling manifest" }),
         Progress::Layer { digest, total, completed } => {

@@ -46,7 +46,8 @@ async fn answer(app: &App, body: &Bytes) -> Result<Value, ApiError> {
 
 fn everything(found: &Found, system: Option<String>, model_info: Map<String, Value>) -> Value {
     let installed = &found.installed;
-    let template = installed.template().or_else(|| found.description.template.clone());
+    let modelfile_template = installed.template().filter(|_| found.template.is_some());
+    let template = modelfile_template.or_else(|| found.description.template.clone());
     let system = system.or_else(|| installed.system());
     let parameters = parameters(&installed.parameters());
     let tensor = |(name, kind, shape): &(String, String, Vec<usize>)| json!({ "name": name, "type": kind, "shape": shape });
@@ -67,7 +68,7 @@ fn everything(found: &Found, system: Option<String>, model_info: Map<String, Val
     result.insert("details".into(), found.details());
     result.insert("model_info".into(), Value::Object(model_info));
     result.insert("tensors".into(), found.description.tensors.iter().map(tensor).collect());
-    result.insert("capabilities".into(), json!(found.description.capabilities));
+    result.insert("capabilities".into(), json!(found.capabilities));
     result.insert("modified_at".into(), local_time(installed.modified).into());
     Value::Object(result)
 }

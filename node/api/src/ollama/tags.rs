@@ -35,6 +35,6 @@ fn entry(app: &App, installed: catalog::Installed) -> Option<Value> {
         "size": found.installed.size,
         "digest": found.installed.digest,
         "details": details,
-        "capabilities": found.description.capabilities,
+        "capabilities": found.capabilities,
     }))
 }

@@ -1,0 +1,186 @@
+//! Go templates, as Modelfiles hold them: the part of Go's `text/template` that published templates use. Nothing of the host can
+//! be reached from one, and steps and output are bounded.
+
+mod functions;
+mod lex;
+mod parse;
+mod run;
+
+use serde_json::Value;
+
+use crate::parse::AnswerFormat;
+use parse::Node;
+
+/// Bytes of a template's source.
+const SOURCE_BYTES_MAX: usize = 64 << 10;
+/// Nodes a template may run; real ones need some thousands.
+const N_STEPS_MAX: usize = 1_000_000;
+/// Bytes a prompt may have beyond twice what went in.
+const OUTPUT_BYTES_EXTRA: usize = 1 << 20;
+
+/// Why a template cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GoTemplateError {
+    #[error("template error: {0}")]
+    Syntax(String),
+    #[error("template error: {found} bytes, the limit is {SOURCE_BYTES_MAX}")]
+    TooLong { found: usize },
+    #[error("the template cannot be filled in: {0}")]
+    Run(String),
+    #[error("the template ran more than {N_STEPS_MAX} steps")]
+    Steps,
+    #[error("the template wrote more than the {limit} bytes allowed for these messages")]
+    Output { limit: usize },
+}
+
+/// A parsed template.
+#[derive(Debug)]
+pub struct GoTemplate {
+    root: Vec<Node>,
+    /// Named by `define`.
+    named: Vec<(String, Vec<Node>)>,
+    source_bytes: usize,
+    /// Whether it goes over all messages itself.
+    takes_messages: bool,
+    /// Whether it can offer tools, and fill gaps.
+    takes_tools: bool,
+    takes_suffix: bool,
+    format: AnswerFormat,
+}
+
+/// What a template is filled in with.
+#[derive(Debug, Default)]
+pub struct GoConversation<'a> {
+    /// Messages as objects with `role`, `content` and what else they have.
+    pub messages: &'a [Value],
+    pub tools: &'a [Value],
+    /// Whether to think, and how hard, where the request says.
+    pub think: Option<(bool, Option<&'a str>)>,
+    /// What `currentDate` tells, as year, month and day, and the day before.
+    pub dates: [String; 2],
+}
+
+impl GoTemplate {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// When it is too long, or no valid template.
+    pub fn parse(source: &str) -> Result<GoTemplate, GoTemplateError> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(GoTemplateError::TooLong { found: source.len() });
+        }
+        let (mut root, named) = parse::parse(source).map_err(GoTemplateError::Syntax)?;
+        let uses = |name: &str| source.contains(&format!(".{name}"));
+        if !uses("Messages") && !uses("Response") {
+            root.extend(parse::parse("{{ .Response }}").map_err(GoTemplateError::Syntax)?.0);
+        }
+        Ok(GoTemplate {
+            root,
+            named,
+            source_bytes: source.len(),
+            takes_messages: uses("Messages"),
+            takes_tools: uses("Tools"),
+            takes_suffix: uses("Suffix"),
+            format: AnswerFormat::of_template(source),
+        })
+    }
+
+    /// How it asks the model to mark its thinking and its calls.
+    pub fn format(&self) -> AnswerFormat {
+        self.format
+    }
+
+    /// Whether it shows tools to the model.
+    pub fn takes_tools(&self) -> bool {
+        self.takes_tools
+    }
+
+    /// Whether it can fill a gap between two texts.
+    pub fn takes_suffix(&self) -> bool {
+        self.takes_suffix
+    }
+
+    /// The prompt for a conversation.
+    ///
+    /// # Errors
+    /// When a function is given what it cannot take, or a limit is reached.
+    pub fn render(&self, conversation: &GoConversation) -> Result<String, GoTemplateError> {
+        let messages = collated(conversation.messages);
+        let n_in = self.source_bytes
+            + Value::from(conversation.messages).to_string().len()
+            + Value::from(conversation.tools).to_string().len();
+        let mut run = run::Run::new(&self.named, &conversation.dates, N_STEPS_MAX, 2 * n_in + OUTPUT_BYTES_EXTRA);
+        let system: Vec<&str> = messages.iter().filter(|m| m["role"] == "system").filter_map(|m| m["content"].as_str()).collect();
+        let data = |system: &str, prompt: &str, response: &str| {
+            serde_json::json!({
+                "messages": messages, "tools": conversation.tools, "system": system, "prompt": prompt, "response": response, "suffix": "",
+                "think": conversation.think.is_some_and(|(on, _)| on),
+                "think_level": conversation.think.and_then(|(on, level)| level.or(on.then_some("medium"))).unwrap_or_default(),
+                "is_think_set": conversation.think.is_some(),
+            })
+        };
+        if self.takes_messages {
+            run.execute(&self.root, &data(&system.join("\n\n"), "", ""), false)?;
+            return Ok(run.out);
+        }
+        // Once for each pair of turns; the last time only up to where the answer goes.
+        let (mut system, mut prompt, mut response) = ("", "", "");
+        for message in &messages {
+            let content = message["content"].as_str().unwrap_or_default();
+            let role = message["role"].as_str().unwrap_or_default();
+            let begins =
+                role == "system" && !(prompt.is_empty() && response.is_empty()) || role == "user" && !response.is_empty();
+            if begins {
+                run.execute(&self.root, &data(system, prompt, response), false)?;
+                (system, prompt, response) = ("", "", "");
+            }
+            match role {
+                "system" => system = content,
+                "assistant" => response = content,
+                _ => prompt = content,
+            }
+        }
+        run.execute(&self.root, &data(system, prompt, response), true)?;
+        Ok(run.out)
+    }
+
+    /// The prompt to fill a gap between two texts.
+    ///
+    /// # Errors
+    /// As [`GoTemplate::render`].
+    pub fn render_gap(&self, prompt: &str, suffix: &str) -> Result<String, GoTemplateError> {
+        let dates = [String::new(), String::new()];
+        let limit = 2 * (self.source_bytes + prompt.len() + suffix.len()) + OUTPUT_BYTES_EXTRA;
+        let mut run = run::Run::new(&self.named, &dates, N_STEPS_MAX, limit);
+        run.execute(&self.root, &serde_json::json!({ "prompt": prompt, "suffix": suffix, "response": "" }), true)?;
+        Ok(run.out)
+    }
+}
+
+/// Messages in which those of one role that follow each other are one, except results of tools; arguments of calls by name.
+fn collated(messages: &[Value]) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut message = message.clone();
+        for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(Value::Object(arguments)) = call["function"].get_mut("arguments") {
+                arguments.sort_keys();
+            }
+        }
+        match all.last_mut() {
+            Some(last) if last["role"] == message["role"] && last["role"] != "tool" => {
+                let texts = [&*last, &message].map(|m| m["content"].as_str().unwrap_or_default().to_owned());
+                last["content"] = Value::from(texts.into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("\n\n"));
+                if let Value::Object(fields) = message {
+                    let known = last.as_object_mut().expect("messages are objects");
+                    fields
+                        .into_iter()
+                        .filter(|(key, _)| key != "content" && key != "role")
+                        .for_each(|(k, v)| _ = known.insert(k, v));
+                }
+            }
+            _ => all.push(message),
+        }
+    }
+    all
+}
