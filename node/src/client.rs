@@ -23,6 +23,7 @@ const KNOCK: Duration = Duration::from_millis(500);
 pub(crate) struct Client {
     base: String,
     way: Way,
+    token: Option<String>,
 }
 
 enum Way {
@@ -34,16 +35,25 @@ impl Client {
     /// The daemon at the configured address, or an engine in this process.
     pub(crate) async fn connect(config: &Config) -> Result<Client> {
         let daemon = Client::daemon(config);
-        let knock = daemon.send(Method::GET, "/api/version", None);
+        // A daemon that refuses is one that answers.
+        let knock = daemon.answer(Method::GET, "/api/version", None);
         match tokio::time::timeout(KNOCK, knock).await {
             Ok(Ok(_)) => Ok(daemon),
-            _ => Ok(Client { base: "http://localhost".into(), way: Way::InProcess(serve::router(config, None, true)?) }),
+            _ => Ok(Client {
+                base: "http://localhost".into(),
+                way: Way::InProcess(serve::router(config, None, true)?),
+                token: config.token.clone(),
+            }),
         }
     }
 
     /// The daemon, for commands that make no sense without one.
     pub(crate) fn daemon(config: &Config) -> Client {
-        Client { base: config.url(), way: Way::Daemon(HttpClient::builder(TokioExecutor::new()).build_http()) }
+        Client {
+            base: config.url(),
+            way: Way::Daemon(HttpClient::builder(TokioExecutor::new()).build_http()),
+            token: config.token.clone(),
+        }
     }
 
     /// Sends a request and gives its answer, read to the end.
@@ -61,19 +71,28 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new() })
     }
 
-    /// Sends a request; an answer that is no success becomes its error text.
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Body>> {
+    /// Sends a request and gives its answer, whatever it is.
+    async fn answer(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Body>> {
         let body = body.map_or_else(Body::empty, |value| Body::from(value.to_string()));
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let request = match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
         let request =
             request.header(header::CONTENT_TYPE, "application/json").body(body).context("the address cannot be used")?;
-        let response = match &self.way {
+        match &self.way {
             Way::Daemon(client) => {
                 let answer = client.request(request).await.with_context(|| format!("no server answers at {}", self.base))?;
-                answer.map(Body::new)
+                Ok(answer.map(Body::new))
             }
-            Way::InProcess(router) => router.clone().oneshot(request).await.context("the engine failed")?,
-        };
+            Way::InProcess(router) => router.clone().oneshot(request).await.context("the engine failed"),
+        }
+    }
+
+    /// Sends a request; an answer that is no success becomes its error text.
+    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Body>> {
+        let response = self.answer(method, path, body).await?;
         if response.status().is_success() {
             return Ok(response);
         }

@@ -10,6 +10,7 @@ mod pull;
 mod run;
 mod show;
 mod table;
+mod token;
 
 use std::path::PathBuf;
 
@@ -57,6 +58,11 @@ Environment:
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
   LANTERN_SESSIONS          where long chats are kept while out of memory; off keeps none [~/.cache/lantern/sessions]
   LANTERN_THREADS           threads that compute: 4, or 4/3 for prompts and answers [measured at the first start]
+  LANTERN_ACCESS            who may: standard (use is open at home, change is for this machine and for tokens), tokens
+                            (everything wants one), open (no rules at all) [standard]
+  LANTERN_NAMES             further names the server is addressed by, comma-separated
+  LANTERN_TOKEN             the token commands show a daemon that wants one
+  LANTERN_STATE             where tokens are kept [~/.local/state/lantern]
   LANTERN_LOG               what to log: error, warn, info, debug
 
 Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong arguments.";
@@ -120,6 +126,11 @@ enum Command {
     Bench(bench::Options),
     /// Check processor, memory, disk, kernels, power meters and clock
     Doctor,
+    /// Make, list and revoke tokens, which let other machines change models here
+    Token {
+        #[command(subcommand)]
+        action: token::Action,
+    },
 }
 
 impl Arguments {
@@ -145,5 +156,6 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
         Command::Bench(options) => bench::bench(&config, &options, json),
         Command::Doctor => doctor::doctor(&config, json),
+        Command::Token { action } => token::token(&config, &action, json),
     }
 }

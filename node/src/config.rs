@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use access::Origins;
+use access::{Mode, Origins};
 use anyhow::{Context, Result, bail};
 use catalog::{REGISTRY, Registry};
 use scheduler::{KeepAlive, KvType, Limits, Threads};
@@ -27,6 +27,14 @@ pub(crate) struct Config {
     /// Where the daemon keeps chats that leave memory, if anywhere.
     pub(crate) sessions: Option<PathBuf>,
     pub(crate) origins: Origins,
+    /// Names, beside this machine's own, that the server may be addressed by.
+    pub(crate) names: Vec<String>,
+    /// Who may do what.
+    pub(crate) mode: Mode,
+    /// Where tokens are kept.
+    pub(crate) state: Option<PathBuf>,
+    /// What commands show a daemon that wants a token.
+    pub(crate) token: Option<String>,
 }
 
 impl Config {
@@ -56,7 +64,26 @@ impl Config {
         let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY cannot be used: {e}"))?;
         let (threads, cache) = (threads(&text("LANTERN_THREADS"))?, cache());
         let sessions = sessions(&text("LANTERN_SESSIONS"), cache.as_deref());
-        Ok(Config { host, port, models: models(&text("OLLAMA_MODELS"))?, registry, limits, threads, cache, sessions, origins })
+        let mode = text("LANTERN_ACCESS");
+        let mode = Mode::named(&mode).with_context(|| format!("LANTERN_ACCESS is {mode}, needed is standard, tokens or open"))?;
+        let names = text("LANTERN_NAMES").split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+        let token = Some(text("LANTERN_TOKEN")).filter(|token| !token.is_empty());
+        let state = state(&text("LANTERN_STATE"));
+        Ok(Config {
+            names,
+            mode,
+            state,
+            token,
+            host,
+            port,
+            models: models(&text("OLLAMA_MODELS"))?,
+            registry,
+            limits,
+            threads,
+            cache,
+            sessions,
+            origins,
+        })
     }
 
     /// Where clients on this machine reach the daemon.
@@ -132,6 +159,15 @@ fn threads(text: &str) -> Result<Option<Threads>> {
 fn cache() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("lantern"))
+}
+
+/// The folder for what must not be lost.
+fn state(text: &str) -> Option<PathBuf> {
+    if !text.is_empty() {
+        return Some(PathBuf::from(text));
+    }
+    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    Some(state.or_else(|| Some(env::home_dir()?.join(".local/state")))?.join("lantern"))
 }
 
 /// `off`, a folder, or one in the cache folder.

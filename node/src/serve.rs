@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Mode;
 use anyhow::{Context, Result};
 use api::App;
 use axum::Router;
@@ -28,7 +29,19 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     }
     let threads = config.threads.or_else(|| threads::remembered(config.cache.as_deref())).unwrap_or_default();
     let own_name = sysinfo::System::host_name().unwrap_or_default();
+    let state = config.state.as_deref().map(store::Store::open).transpose();
+    let state = match state {
+        Ok(state) => state.map(Arc::new),
+        Err(error) if config.mode == Mode::Tokens => return Err(error).context("LANTERN_ACCESS asks for tokens"),
+        Err(error) => {
+            tracing::warn!("no token is valid: {error}");
+            None
+        }
+    };
     Ok(api::router(App {
+        names: config.names.clone().into(),
+        mode: config.mode,
+        state,
         store,
         registry: config.registry.clone(),
         pulls: Arc::default(),

@@ -88,7 +88,12 @@ fn c01_to_c07_origins_and_hosts() {
         assert_eq!(with("GET", &[("Host", host)]).status, 200, "{host}");
     }
     let open = Daemon::start_with(&[("OLLAMA_ORIGINS", "*"), ("OLLAMA_HOST", "0.0.0.0:0")]);
-    let all = open.send("GET", "/api/tags", &[("Origin", "null"), ("Host", "evil.example")], "");
+    assert_eq!(
+        open.send("GET", "/api/tags", &[("Host", "evil.example")], "").status,
+        403,
+        "H01: the rule holds on every listener"
+    );
+    let all = open.send("GET", "/api/tags", &[("Origin", "null"), ("Host", "box.local")], "");
     assert_eq!((all.status, cors(&all).as_deref(), all.header("vary")), (200, Some("*"), None));
 }
 

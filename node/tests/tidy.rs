@@ -8,14 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates of this workspace that each crate may use; the development crates may use more for their tests.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("kernels", &[]),
     ("catalog", &[]),
     ("access", &[]),
+    ("store", &[]),
     ("engine", &["kernels"]),
     ("scheduler", &["engine", "catalog"]),
-    ("api", &["scheduler", "catalog", "access"]),
-    ("lantern", &["access", "api", "catalog", "scheduler", "engine", "kernels"]),
+    ("api", &["scheduler", "catalog", "access", "store"]),
+    ("lantern", &["access", "api", "catalog", "store", "scheduler", "engine", "kernels"]),
     ("testkit", &["kernels", "engine"]),
     ("fuzz", &["engine", "testkit"]),
 ];

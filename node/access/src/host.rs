@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 
-/// Whether a server on a loopback address answers to this `Host` header (with or without port): nothing, `localhost`, this
-/// machine's name, names that only exist locally, and addresses that are loopback, private or unspecified.
-pub fn host_allowed(host: &str, own_name: &str) -> bool {
+/// Whether the server answers to this `Host` header (with or without port): nothing, `localhost`, this machine's name, names
+/// the owner added, names that only exist locally, and addresses that are loopback, private or unspecified.
+pub fn host_allowed(host: &str, own_name: &str, added: &[String]) -> bool {
     let name = without_port(host).to_ascii_lowercase();
-    if name.is_empty() || name == "localhost" || !own_name.is_empty() && name.eq_ignore_ascii_case(own_name) {
+    if name.is_empty()
+        || name == "localhost"
+        || !own_name.is_empty() && name.eq_ignore_ascii_case(own_name)
+        || added.iter().any(|added| name.eq_ignore_ascii_case(added))
+    {
         return true;
     }
     if let Ok(address) = name.parse::<IpAddr>() {
@@ -33,7 +37,7 @@ mod tests {
     use super::*;
 
     fn check(host: &str, expected: bool) {
-        assert_eq!(host_allowed(host, "mybox"), expected, "{host}");
+        assert_eq!(host_allowed(host, "mybox", &["ai.example.org".to_owned()]), expected, "{host}");
     }
 
     #[test]
@@ -43,6 +47,7 @@ mod tests {
             "localhost",
             "localhost:11434",
             "MyBox",
+            "ai.example.org:443",
             "foo.local:80",
             "a.internal",
             "x.localhost",

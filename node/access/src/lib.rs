@@ -3,6 +3,8 @@
 
 mod host;
 mod origin;
+mod policy;
 
 pub use host::host_allowed;
 pub use origin::{OriginError, OriginVerdict, Origins};
+pub use policy::{Mode, Need, Place, Reach, Verdict};

@@ -3,7 +3,7 @@
 mod input;
 mod stream;
 
-use axum::Router;
+use access::Need;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -18,9 +18,10 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::ollama::chat::{Asked, begin};
+use crate::routes::Routes;
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new().route("/v1/messages", post(messages))
+pub(crate) fn routes() -> Routes {
+    Routes::default().add("/v1/messages", Need::Use, post(messages))
 }
 
 async fn messages(State(app): State<App>, caller: Caller, body: Bytes) -> Response {
@@ -67,7 +68,7 @@ fn reply(value: &Value) -> Response {
 }
 
 /// An error in this dialect's envelope.
-fn refuse(error: ApiError) -> Response {
+pub(crate) fn refuse(error: ApiError) -> Response {
     let mut response = reply(&envelope(&error));
     *response.status_mut() = error.status;
     error.add_headers(&mut response);

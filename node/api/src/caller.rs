@@ -8,22 +8,22 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use scheduler::Client;
 
+use crate::guard::TokenName;
+
 /// Whose turn a request takes, and when it was accepted.
 pub(crate) struct Caller {
     pub(crate) client: Client,
     pub(crate) accepted: Instant,
 }
 
-/// Headers in which clients send a token, by dialect.
-const TOKENS: [&str; 2] = ["authorization", "x-api-key"];
-
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Infallible;
 
-    /// The token a request carries, else the address it comes from; nothing for a call within the process.
+    /// The name of a valid token, else the address a request comes from; nothing for a call within the process. What else a
+    /// client says of itself does not count: it could say something else each time.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Caller, Infallible> {
-        let token = TOKENS.iter().find_map(|name| parts.headers.get(*name)?.to_str().ok().map(String::from));
-        let address = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+        let token = parts.extensions.get::<TokenName>().map(|name| format!("token {}", name.0));
+        let address = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical().to_string());
         Ok(Caller { client: Client(token.or_else(address).unwrap_or_default()), accepted: Instant::now() })
     }
 }

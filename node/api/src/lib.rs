@@ -4,9 +4,11 @@ mod answer;
 mod anthropic;
 mod caller;
 mod error;
+mod guard;
 mod json;
 mod ollama;
 mod openai;
+mod routes;
 mod rules;
 
 use std::sync::Arc;
@@ -44,7 +46,13 @@ pub struct App {
     pub scheduler: Scheduler,
     pub descriptions: Arc<Descriptions>,
     pub origins: Arc<Origins>,
-    /// Whether the listener is on a loopback address, where the Host rule holds.
+    /// Names the owner added to those the server is addressed by.
+    pub names: Arc<[String]>,
+    /// Who may do what.
+    pub mode: access::Mode,
+    /// Where tokens are; without it none is valid.
+    pub state: Option<Arc<store::Store>>,
+    /// Whether the listener is on a loopback address.
     pub loopback: bool,
     /// This machine's name.
     pub own_name: Arc<str>,
@@ -52,13 +60,13 @@ pub struct App {
 
 /// Every route, behind the Origin and Host rules.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .merge(ollama::routes())
-        .merge(openai::routes())
-        .merge(anthropic::routes())
+    let routes = ollama::routes().merge(openai::routes()).merge(anthropic::routes());
+    let paths = routes.paths.into();
+    routes
+        .router
         .fallback(rules::not_found)
         .method_not_allowed_fallback(rules::method_not_allowed)
         .layer(DefaultBodyLimit::max(json::BODY_BYTES_MAX))
-        .layer(from_fn_with_state(app.clone(), rules::apply))
+        .layer(from_fn_with_state((app.clone(), paths), rules::apply))
         .with_state(app)
 }

@@ -19,7 +19,7 @@ mod show;
 mod tags;
 mod tools;
 
-use axum::Router;
+use access::Need;
 use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
@@ -27,50 +27,34 @@ use serde_json::json;
 
 pub(crate) use chat::Asked;
 
-use crate::{API_VERSION, App, json, rules};
+use crate::routes::Routes;
+use crate::{API_VERSION, json, rules};
 
-/// Every path, for pointing out a stray slash.
-pub(crate) const PATHS: [&str; 10] = [
-    "/api/version",
-    "/api/tags",
-    "/api/show",
-    "/api/ps",
-    "/api/generate",
-    "/api/chat",
-    "/api/copy",
-    "/api/delete",
-    "/api/pull",
-    "/api/status",
-];
-
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/", get(running))
-        .route("/api/version", get(version))
-        .route("/api/status", get(status).head(rules::method_not_allowed))
-        .route("/api/tags", get(tags::tags))
-        .route("/api/show", post(show::show))
-        .route("/api/ps", get(ps::ps).head(rules::method_not_allowed))
-        .route("/api/generate", post(generate::generate))
-        .route("/api/chat", post(chat::chat))
-        .route("/api/embed", post(embed::embed))
-        .route("/api/embeddings", post(embed::embeddings))
-        .route("/api/copy", post(manage::copy))
-        .route("/api/delete", delete(manage::delete))
-        .route("/api/pull", post(pull::pull))
-        .route("/api/create", post(create::create))
-        .route("/api/push", post(account::push))
-        .route("/api/me", post(account::me))
-        .route("/api/signout", post(account::sign_out))
-        .route("/api/user/keys/{key}", delete(account::sign_out))
-        .route("/api/experimental/web_search", post(account::web_search))
-        .route("/api/experimental/web_fetch", post(account::web_fetch))
-        .route("/api/experimental/model-recommendations", get(account::recommendations).head(rules::method_not_allowed))
-        .route(
-            "/api/blobs/{digest}",
-            // Weights may have any size; they go to disk as they come.
-            post(blobs::create).head(blobs::head).layer(DefaultBodyLimit::disable()),
-        )
+pub(crate) fn routes() -> Routes {
+    Routes::default()
+        .add("/", Need::Use, get(running))
+        .add("/api/version", Need::Use, get(version))
+        .add("/api/status", Need::Use, get(status).head(rules::method_not_allowed))
+        .add("/api/tags", Need::Use, get(tags::tags))
+        .add("/api/show", Need::Use, post(show::show))
+        .add("/api/ps", Need::Use, get(ps::ps).head(rules::method_not_allowed))
+        .add("/api/generate", Need::Use, post(generate::generate))
+        .add("/api/chat", Need::Use, post(chat::chat))
+        .add("/api/embed", Need::Use, post(embed::embed))
+        .add("/api/embeddings", Need::Use, post(embed::embeddings))
+        .add("/api/me", Need::Use, post(account::me))
+        .add("/api/signout", Need::Use, post(account::sign_out))
+        .add("/api/user/keys/{key}", Need::Use, delete(account::sign_out))
+        .add("/api/experimental/web_search", Need::Use, post(account::web_search))
+        .add("/api/experimental/web_fetch", Need::Use, post(account::web_fetch))
+        .add("/api/experimental/model-recommendations", Need::Use, get(account::recommendations).head(rules::method_not_allowed))
+        .add("/api/copy", Need::Change, post(manage::copy))
+        .add("/api/delete", Need::Change, delete(manage::delete))
+        .add("/api/pull", Need::Change, post(pull::pull))
+        .add("/api/create", Need::Change, post(create::create))
+        .add("/api/push", Need::Change, post(account::push))
+        // Weights may have any size; they go to disk as they come.
+        .add("/api/blobs/{digest}", Need::Change, post(blobs::create).head(blobs::head).layer(DefaultBodyLimit::disable()))
 }
 
 async fn running() -> &'static str {

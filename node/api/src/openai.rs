@@ -8,7 +8,7 @@ mod messages;
 mod models;
 mod responses;
 
-use axum::Router;
+use access::Need;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -16,16 +16,17 @@ use scheduler::{Done, DoneReason};
 use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
-use crate::{App, json, rules};
+use crate::routes::Routes;
+use crate::{json, rules};
 
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/embeddings", post(embeddings::embeddings))
-        .route("/v1/responses", post(responses::responses))
-        .route("/v1/models", get(models::list).head(rules::method_not_allowed))
-        .route("/v1/models/{model}", get(models::retrieve).head(rules::method_not_allowed))
+pub(crate) fn routes() -> Routes {
+    Routes::default()
+        .add("/v1/chat/completions", Need::Use, post(chat::chat))
+        .add("/v1/completions", Need::Use, post(completions::completions))
+        .add("/v1/embeddings", Need::Use, post(embeddings::embeddings))
+        .add("/v1/responses", Need::Use, post(responses::responses))
+        .add("/v1/models", Need::Use, get(models::list).head(rules::method_not_allowed))
+        .add("/v1/models/{model}", Need::Use, get(models::retrieve).head(rules::method_not_allowed))
 }
 
 /// A JSON body with the newline this dialect ends with.

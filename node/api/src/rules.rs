@@ -1,7 +1,9 @@
 //! What holds for every route: Origin and Host rules, redirects of stray slashes, and answers for paths and methods that do
 //! not exist.
 
-use access::{OriginVerdict, host_allowed};
+use std::sync::Arc;
+
+use access::{Mode, OriginVerdict, host_allowed};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -18,7 +20,8 @@ const HEADERS: &str = "Authorization,Content-Type,User-Agent,Accept,X-Requested-
 const MAX_AGE: &str = "43200";
 
 /// Checks origin, then host, then serves.
-pub(crate) async fn apply(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn apply(State((app, paths)): State<(App, Arc<[&'static str]>)>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(app.clone());
     let host = host(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let verdict = match &origin {
@@ -32,9 +35,10 @@ pub(crate) async fn apply(State(app): State<App>, request: Request, next: Next) 
     let preflight = request.method() == Method::OPTIONS;
     let mut response = match &cross {
         Some(_) if preflight => preflight_reply(),
-        _ if app.loopback && !host_allowed(&host, &app.own_name) => StatusCode::FORBIDDEN.into_response(),
+        // On every listener: a page that rebinds its name reaches addresses at home as well.
+        _ if app.mode != Mode::Open && !host_allowed(&host, &app.own_name, &app.names) => StatusCode::FORBIDDEN.into_response(),
         _ if preflight && app.loopback && is_name(&host) => StatusCode::NO_CONTENT.into_response(),
-        _ => serve(request, next).await,
+        _ => serve(request, next, &paths).await,
     };
     if let Some(origin) = cross {
         let headers = response.headers_mut();
@@ -65,7 +69,7 @@ pub(crate) async fn method_not_allowed() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, [(header::CONTENT_TYPE, "text/plain")], "405 method not allowed").into_response()
 }
 
-async fn serve(request: Request, next: Next) -> Response {
+async fn serve(request: Request, next: Next, paths: &[&str]) -> Response {
     let path = request.uri().path().to_owned();
     let get = request.method() == Method::GET;
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
@@ -73,7 +77,7 @@ async fn serve(request: Request, next: Next) -> Response {
     if response.status() == StatusCode::NOT_FOUND
         && path.len() > 1
         && path.ends_with('/')
-        && crate::ollama::PATHS.contains(&path.trim_end_matches('/'))
+        && paths.contains(&path.trim_end_matches('/'))
     {
         let status = if get { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
         let location = format!("{}{query}", path.trim_end_matches('/'));

@@ -136,6 +136,7 @@ pub(crate) fn command(models: &Path) -> Command {
         command.env_remove(name);
     }
     command.env("OLLAMA_MODELS", models).env("LANTERN_SESSIONS", models.join("sessions"));
+    command.env("LANTERN_STATE", models.join("state"));
     // Nothing is measured, as tests run side by side.
     command.env("LANTERN_THREADS", "2");
     command

@@ -1,0 +1,107 @@
+//! Whether a caller may do what a route does, by where it is and by its token; see `access` for the rules.
+
+use std::net::SocketAddr;
+
+use access::{Need, Place, Reach, Verdict};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use store::{Access, Token};
+
+use crate::error::ApiError;
+use crate::{App, anthropic, openai};
+
+/// Header in which Anthropic's clients send a token.
+const API_KEY: &str = "x-api-key";
+/// What a page's form can send without asking first.
+const SIMPLE_TYPES: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
+
+/// The name of a caller's valid token.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenName(pub(crate) String);
+
+/// Serves a request if its caller may.
+pub(crate) async fn check(need: Need, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    match allowed(need, &request) {
+        Ok(name) => {
+            if let Some(name) = name {
+                request.extensions_mut().insert(TokenName(name));
+            }
+            next.run(request).await
+        }
+        Err(error) if path.starts_with("/v1/messages") => anthropic::refuse(error),
+        Err(error) if path.starts_with("/v1/") => openai::refuse(error),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The name of the caller's token, if it has one; an error if it may not do this.
+fn allowed(need: Need, request: &Request) -> Result<Option<String>, ApiError> {
+    let app = request.extensions().get::<App>().expect("every request carries the app");
+    let headers = request.headers();
+    if request.uri().query().is_some_and(|query| query.contains("ltn_")) {
+        return Err(ApiError::bad_request("a token belongs in the Authorization header, where no log writes it down"));
+    }
+    // A command that runs the engine itself has no address, and the user's own files at hand.
+    let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else { return Ok(None) };
+    let place = Place::of(address.ip());
+    let from_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    let token = token(app, headers)?;
+    let reach = token.as_ref().map(|token| match token.access {
+        Access::Read => Reach::Read,
+        Access::Write => Reach::Write,
+        Access::Admin => Reach::Admin,
+    });
+    match app.mode.decide(need, place, from_browser, reach) {
+        Verdict::Allowed if need == Need::Change && from_browser && simple(headers) => Err(ApiError {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            message: "a page must send application/json to change something".into(),
+        }),
+        Verdict::Allowed => Ok(token.map(|token| token.name)),
+        Verdict::NeedsToken(reach) => {
+            let message = format!("a token with {} is needed: make one on the box with `lantern token create`", scope(reach));
+            Err(ApiError { status: StatusCode::UNAUTHORIZED, message })
+        }
+        Verdict::TooWeak(reach) => {
+            let message = format!("the token does not reach this far: {} is needed", scope(reach));
+            Err(ApiError { status: StatusCode::FORBIDDEN, message })
+        }
+        Verdict::Refused => Err(ApiError {
+            status: StatusCode::FORBIDDEN,
+            message: "only private networks are served; LANTERN_ACCESS=open serves everybody".into(),
+        }),
+    }
+}
+
+fn scope(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Read => Access::Read.scope(),
+        Reach::Write => Access::Write.scope(),
+        Reach::Admin => Access::Admin.scope(),
+    }
+}
+
+/// The caller's token. What is none of ours is left out of account, as clients send keys of other services; one of ours that
+/// is unknown or has expired is an error.
+fn token(app: &App, headers: &HeaderMap) -> Result<Option<Token>, ApiError> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let key = || headers.get(API_KEY).and_then(|v| v.to_str().ok());
+    let Some(text) = bearer.or_else(key).map(str::trim).filter(|text| Token::is_one(text)) else { return Ok(None) };
+    let unknown = || ApiError { status: StatusCode::UNAUTHORIZED, message: "the token is unknown or has expired".into() };
+    let state = app.state.as_ref().ok_or_else(unknown)?;
+    match state.check_token(text, jiff::Timestamp::now()) {
+        Ok(token) => token.map(Some).ok_or_else(unknown),
+        Err(error) => {
+            tracing::error!("a token could not be checked: {error}");
+            Err(ApiError::internal("the token could not be checked"))
+        }
+    }
+}
+
+/// Whether a body has a type that a browser sends without asking the server first.
+fn simple(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    kind.is_empty() || SIMPLE_TYPES.iter().any(|simple| kind.starts_with(simple))
+}
