@@ -56,6 +56,7 @@ Environment:
   OLLAMA_MAX_QUEUE          requests that may wait [512]
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
+  LANTERN_HUB               where models named hf.co/USER/REPOSITORY:QUANT are pulled from [https://hf.co]
   LANTERN_SESSIONS          where long chats are kept while out of memory; off keeps none [~/.cache/lantern/sessions]
   LANTERN_THREADS           threads that compute: 4, or 4/3 for prompts and answers [measured at the first start]
   LANTERN_ACCESS            who may: standard (use is open at home, change is for this machine and for tokens), tokens

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use access::{Mode, Origins};
 use anyhow::{Context, Result, bail};
-use catalog::{REGISTRY, Registry};
+use catalog::{HUB, REGISTRY, Registry};
 use scheduler::{KeepAlive, KvType, Limits, Threads};
 
 const PORT: u16 = 11434;
@@ -57,11 +57,10 @@ impl Config {
             drafting: defaults.drafting,
         };
         let origins = Origins::parse(&text("OLLAMA_ORIGINS")).context("OLLAMA_ORIGINS cannot be used")?;
-        let registry = match text("LANTERN_REGISTRY").as_str() {
-            "" => Registry::new(REGISTRY),
-            base => Registry::new(base),
-        };
-        let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY cannot be used: {e}"))?;
+        let or =
+            |name: &str, default: &str| Some(text(name)).filter(|base| !base.is_empty()).unwrap_or_else(|| default.to_owned());
+        let registry = Registry::new(&or("LANTERN_REGISTRY", REGISTRY), &or("LANTERN_HUB", HUB));
+        let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY or LANTERN_HUB cannot be used: {e}"))?;
         let (threads, cache) = (threads(&text("LANTERN_THREADS"))?, cache());
         let sessions = sessions(&text("LANTERN_SESSIONS"), cache.as_deref());
         let mode = text("LANTERN_ACCESS");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use store::{Access, Store};
 
 /// Every route with a body it understands, and whether it changes something.
-const ROUTES: [(&str, &str, bool); 30] = [
+const ROUTES: [(&str, &str, bool); 35] = [
     ("GET", "/", false),
     ("GET", "/api/version", false),
     ("GET", "/api/status", false),
@@ -34,6 +34,11 @@ const ROUTES: [(&str, &str, bool); 30] = [
     ("POST", "/v1/messages", false),
     ("GET", "/v1/models", false),
     ("GET", "/v1/models/x", false),
+    ("GET", "/api/v0/models", false),
+    ("GET", "/api/v0/models/x", false),
+    ("POST", "/api/v0/chat/completions", false),
+    ("POST", "/api/v0/completions", false),
+    ("POST", "/api/v0/embeddings", false),
     ("POST", "/api/copy", true),
     ("DELETE", "/api/delete", true),
     ("POST", "/api/pull", true),
@@ -81,7 +86,7 @@ fn h04_h06_tokens_for_everything() {
             let kind = &shape["error"]["type"];
             match path {
                 "/v1/messages" => assert_eq!(kind, "authentication_error"),
-                path if path.starts_with("/v1/") => assert_eq!(kind, "api_error"),
+                path if path.starts_with("/v1/") || path.starts_with("/api/v0/") => assert_eq!(kind, "api_error"),
                 _ => assert!(is_head || shape["error"].is_string()),
             }
         }

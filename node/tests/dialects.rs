@@ -337,3 +337,34 @@ fn a01_a02_a03_a04_messages() {
     let blocks = d.post("/v1/messages", &thought).json()["content"].clone();
     assert_eq!((&blocks[0]["thinking"], &blocks[1]["text"]), (&json!("Hm, hm."), &json!("Yes, 42.")));
 }
+
+#[test]
+fn lm_studio() {
+    let d = Daemon::start();
+    endless(&d, "me/other:v1");
+    let models = || d.get("/api/v0/models").json();
+    let of = |models: &Value, id: &str| models["data"].as_array().unwrap().iter().find(|m| m["id"] == id).unwrap().clone();
+    let guide = of(&models(), "lantern-guide:latest");
+    assert_eq!((&guide["state"], &guide["type"], &guide["arch"]), (&json!("not-loaded"), &json!("llm"), &json!("qwen3")));
+    assert_eq!((&guide["capabilities"], &guide["max_context_length"]), (&json!(["tool_use"]), &json!(2048)));
+    let body = json!({ "model": GUIDE, "messages": user("Who are you?"), "temperature": 0 });
+    let whole = d.post("/api/v0/chat/completions", &body).json();
+    assert!(whole["choices"][0]["message"]["content"].as_str().unwrap().contains("lantern-guide"));
+    let stats = &whole["stats"];
+    assert_eq!(stats["stop_reason"], "eosFound");
+    for number in ["tokens_per_second", "time_to_first_token", "generation_time"] {
+        assert!(stats[number].as_f64().unwrap() > 0.0, "{number}: {stats}");
+    }
+    assert_eq!((&whole["model_info"]["quant"], &whole["runtime"]["name"]), (&json!("Q8_0"), &json!("lantern")));
+    let (chunks, done) = events(&d.post("/api/v0/chat/completions", &merged(body.clone(), json!({ "stream": true }))).body);
+    assert!(done && chunks.last().unwrap().1["stats"]["generation_time"].is_f64());
+    let stopped = d.post("/api/v0/chat/completions", &merged(body.clone(), json!({ "stop": "lantern" }))).json();
+    assert_eq!(stopped["stats"]["stop_reason"], "stopStringFound");
+    let short = d.post("/api/v0/completions", &json!({ "model": GUIDE, "prompt": "Who are you?", "max_tokens": 2 })).json();
+    assert_eq!(short["stats"]["stop_reason"], "maxPredictedTokensReached");
+    let loaded = of(&models(), "lantern-guide:latest");
+    assert_eq!((&loaded["state"], &loaded["loaded_context_length"]), (&json!("loaded"), &json!(2048)));
+    assert_eq!(d.get("/api/v0/models/me/other:v1").json()["publisher"], "me");
+    is_refused(&d.get("/api/v0/models/nope"), 404, "not_found_error", "model 'nope' not found");
+    assert!(d.post("/api/v0/embeddings", &json!({ "model": GUIDE, "input": "x" })).json()["data"][0]["embedding"].is_array());
+}

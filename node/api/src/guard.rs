@@ -32,7 +32,7 @@ pub(crate) async fn check(need: Need, mut request: Request, next: Next) -> Respo
             next.run(request).await
         }
         Err(error) if path.starts_with("/v1/messages") => anthropic::refuse(error),
-        Err(error) if path.starts_with("/v1/") => openai::refuse(error),
+        Err(error) if path.starts_with("/v1/") || path.starts_with("/api/v0/") => openai::refuse(error),
         Err(error) => error.into_response(),
     }
 }

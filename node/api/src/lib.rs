@@ -6,6 +6,7 @@ mod caller;
 mod error;
 mod guard;
 mod json;
+mod lmstudio;
 mod ollama;
 mod openai;
 mod routes;
@@ -60,7 +61,7 @@ pub struct App {
 
 /// Every route, behind the Origin and Host rules.
 pub fn router(app: App) -> Router {
-    let routes = ollama::routes().merge(openai::routes()).merge(anthropic::routes());
+    let routes = ollama::routes().merge(openai::routes()).merge(anthropic::routes()).merge(lmstudio::routes());
     let paths = routes.paths.into();
     routes
         .router

@@ -1,6 +1,7 @@
 //! Which models are on disk. The store has the layout of an Ollama models folder, so that a copied one is served as it is.
 //! [`Registry`] brings models in; it is the only traffic that leaves the machine.
 
+mod away;
 mod create;
 mod installed;
 mod manifest;
@@ -13,6 +14,6 @@ pub use create::{Created, Recipe};
 pub use installed::Installed;
 pub use manifest::{Config, Layer, Manifest, Message};
 pub use name::{ModelName, NameError};
-pub use pull::{Progress, PullError, REGISTRY, Registry};
+pub use pull::{HUB, Progress, PullError, REGISTRY, Registry};
 pub use store::{Facts, Store, StoreError};
 pub use upload::{Draft, Upload, UploadError};

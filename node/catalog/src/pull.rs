@@ -11,18 +11,25 @@ use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
+use crate::away;
 use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
 use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, hash_file};
 
 /// Where Ollama's models are.
 pub const REGISTRY: &str = "https://registry.ollama.ai";
+/// Where Hugging Face's models are. It speaks the same protocol for repositories with GGUF files: the tag is the quant type.
+pub const HUB: &str = "https://hf.co";
+/// Names by which the hub is called.
+const HUB_HOSTS: [&str; 3] = ["hf.co", "huggingface.co", "www.huggingface.co"];
 /// A connection may take this long to stand, and to send its next bytes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Attempts in a row that bring no byte, after which a download gives up. The pause before each doubles.
 const N_ATTEMPTS: u32 = 6;
 /// Layers of a model; real ones have a handful.
 const N_LAYERS_MAX: usize = 64;
+/// Bytes of a whole model.
+const MODEL_BYTES_MAX: u64 = 1 << 44;
 /// Bytes of a refusal that are repeated to the user.
 const REASON_BYTES_MAX: usize = 500;
 
@@ -30,6 +37,8 @@ const REASON_BYTES_MAX: usize = 500;
 #[derive(Debug, Clone)]
 pub struct Registry {
     base: String,
+    /// The same for models of Hugging Face.
+    hub: String,
     client: Client,
     /// Held while layers are fetched: models share layers, and a layer has one place to arrive at.
     turn: Arc<Mutex<()>>,
@@ -56,7 +65,7 @@ pub enum PullError {
     NotFound,
     #[error("pull model manifest: {status}: {reason}")]
     Refused { status: u16, reason: String },
-    #[error("models are pulled from {HOST} only, not from {host}")]
+    #[error("models are pulled from {HOST} and hf.co only, not from {host}")]
     OtherHost { host: String },
     #[error("the registry's manifest cannot be used: {0}")]
     Manifest(String),
@@ -98,22 +107,29 @@ impl From<io::Error> for Interrupted {
 }
 
 impl Registry {
-    /// A registry at a base address, such as [`REGISTRY`].
+    /// Registries at base addresses, such as [`REGISTRY`] and [`HUB`].
     ///
     /// # Errors
-    /// When the address is none, or the system has no trusted certificates.
-    pub fn new(base: &str) -> Result<Registry, String> {
-        let address = reqwest::Url::parse(base).map_err(|e| format!("{base:?} is not an address: {e}"))?;
-        if !["http", "https"].contains(&address.scheme()) {
-            return Err(format!("{base:?} begins with neither http:// nor https://"));
+    /// When an address is none, or the system has no trusted certificates.
+    pub fn new(base: &str, hub: &str) -> Result<Registry, String> {
+        let mut at_home = false;
+        for address in [base, hub] {
+            let parsed = reqwest::Url::parse(address).map_err(|e| format!("{address:?} is not an address: {e}"))?;
+            if !["http", "https"].contains(&parsed.scheme()) {
+                return Err(format!("{address:?} begins with neither http:// nor https://"));
+            }
+            at_home |= !away::is_public_host(parsed.host_str().unwrap_or_default());
         }
-        let client = Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("lantern/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(PATIENCE)
             .read_timeout(PATIENCE)
-            .build()
-            .map_err(|e| innermost(&e))?;
-        Ok(Registry { base: base.trim_end_matches('/').to_owned(), client, turn: Arc::default() })
+            .redirect(away::redirects(at_home));
+        // Who keeps a registry at home wants addresses at home; nobody else does. A proxy looks names up itself, and is at home.
+        let builder = if at_home || away::has_proxy() { builder } else { builder.dns_resolver(Arc::new(away::PublicOnly)) };
+        let client = builder.build().map_err(|e| innermost(&e))?;
+        let plain = |address: &str| address.trim_end_matches('/').to_owned();
+        Ok(Registry { base: plain(base), hub: plain(hub), client, turn: Arc::default() })
     }
 
     /// Brings a model into the store: its layers, each checked against its digest, then its manifest. Layers that are
@@ -124,11 +140,13 @@ impl Registry {
     /// then holds what it held before, and the bytes that have arrived for the next attempt.
     pub async fn pull(&self, store: &Store, name: &ModelName, mut progress: impl FnMut(Progress)) -> Result<(), PullError> {
         let [host, namespace, model, tag] = name.parts();
-        if !host.eq_ignore_ascii_case(HOST) {
-            return Err(PullError::OtherHost { host: host.into() });
-        }
+        let base = match host.to_ascii_lowercase() {
+            host if host == HOST => &self.base,
+            host if HUB_HOSTS.contains(&host.as_str()) => &self.hub,
+            _ => return Err(PullError::OtherHost { host: host.into() }),
+        };
         progress(Progress::Manifest);
-        let repository = format!("{}/v2/{namespace}/{model}", self.base);
+        let repository = format!("{base}/v2/{namespace}/{model}");
         let bytes = self.manifest(&format!("{repository}/manifests/{tag}")).await?;
         let manifest = parse(&bytes)?;
         store.create_blobs()?;
@@ -147,13 +165,13 @@ impl Registry {
         }
         progress(Progress::Verifying);
         for (layer, partial, blob) in fresh {
-            let file = partial.clone();
-            let got = tokio::task::spawn_blocking(move || hash_file(&file)).await.expect("hashing does not panic")?;
-            let want = blob_file(&layer.digest).expect("digests are checked").replace('-', ":");
-            if got != want {
-                fs::remove_file(&partial).await?;
-                return Err(PullError::Digest { want, got });
+            if let Err(PullError::Digest { .. }) = verified(layer, &partial).await {
+                // Once from the beginning: a transfer may have gone wrong, a registry that lies will do it again.
+                let mut report =
+                    |completed| progress(Progress::Layer { digest: layer.digest.clone(), total: layer.size, completed });
+                self.download(&format!("{repository}/blobs/{}", layer.digest), layer, &partial, &mut report).await?;
             }
+            verified(layer, &partial).await?;
             fs::rename(&partial, &blob).await?;
         }
         progress(Progress::WritingManifest);
@@ -263,6 +281,18 @@ impl Registry {
     }
 }
 
+/// Compares the digest of what has arrived; what has another is removed.
+async fn verified(layer: &Layer, partial: &Path) -> Result<(), PullError> {
+    let file = partial.to_owned();
+    let got = tokio::task::spawn_blocking(move || hash_file(&file)).await.expect("hashing does not panic")?;
+    let want = blob_file(&layer.digest).expect("digests are checked").replace('-', ":");
+    if got == want {
+        return Ok(());
+    }
+    fs::remove_file(partial).await?;
+    Err(PullError::Digest { want, got })
+}
+
 /// Pauses before the next attempt, or gives up.
 async fn wait(attempt: &mut u32, reason: String) -> Result<(), PullError> {
     *attempt += 1;
@@ -280,6 +310,13 @@ fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
     }
     if let Some(layer) = manifest.layers.iter().chain([&manifest.config]).find(|l| blob_file(&l.digest).is_none()) {
         return Err(PullError::Manifest(format!("{:?} is not a digest", layer.digest)));
+    }
+    let all = || manifest.layers.iter().chain([&manifest.config]);
+    if let Some(layer) = all().find(|layer| all().any(|other| other.digest == layer.digest && other.size != layer.size)) {
+        return Err(PullError::Manifest(format!("{} has two sizes", layer.digest)));
+    }
+    if all().try_fold(0u64, |sum, layer| sum.checked_add(layer.size)).is_none_or(|sum| sum > MODEL_BYTES_MAX) {
+        return Err(PullError::Manifest("its sizes add up to more than any disk holds".into()));
     }
     if !manifest.layers.iter().any(|l| l.media_type == MODEL) {
         return Err(PullError::Manifest("it has no GGUF model among its layers".into()));

@@ -18,6 +18,7 @@ enum Reply {
     /// The first time it sends so many bytes and hangs up, then it behaves.
     CutOnce(Vec<u8>, usize),
     Status(u16, &'static str),
+    Redirect(String),
 }
 
 /// A request: path, and where its range begins.
@@ -47,6 +48,10 @@ fn serve(mut replies: HashMap<String, Reply>) -> Server {
                 Reply::Status(status, text) => {
                     write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
                         .unwrap();
+                    continue;
+                }
+                Reply::Redirect(to) => {
+                    write!(stream, "HTTP/1.1 307 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
                     continue;
                 }
                 Reply::Bytes(bytes) => (bytes.clone(), bytes.len()),
@@ -90,6 +95,9 @@ fn registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
         ("/v2/library/tiny/manifests/again".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
         (blob.clone(), reply(weights())),
         (format!("/v2/library/tiny/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
+        ("/v2/org/repo-GGUF/manifests/Q4_K_M".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
+        (blob.replace("library/tiny", "org/repo-GGUF"), Reply::Bytes(weights())),
+        (format!("/v2/org/repo-GGUF/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
         ("/v2/library/broken/manifests/latest".to_owned(), Reply::Status(500, "on fire")),
     ]));
     (server, blob)
@@ -97,7 +105,7 @@ fn registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
 
 async fn pull(server: &Server, store: &Store, name: &str) -> (Result<(), PullError>, Vec<Progress>) {
     let mut steps = Vec::new();
-    let registry = Registry::new(&server.address).unwrap();
+    let registry = Registry::new(&server.address, &server.address).unwrap();
     let result = registry.pull(store, &ModelName::parse(name).unwrap(), |step| steps.push(step)).await;
     (result, steps)
 }
@@ -132,7 +140,7 @@ async fn two_models_with_the_same_layers_do_not_disturb_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
     let (server, _) = registry(Reply::Bytes);
-    let registry = Registry::new(&server.address).unwrap();
+    let registry = Registry::new(&server.address, &server.address).unwrap();
     let [first, second] = ["tiny", "tiny:again"].map(|name| ModelName::parse(name).unwrap());
     let (a, b) = tokio::join!(registry.pull(&store, &first, |_| {}), registry.pull(&store, &second, |_| {}));
     a.unwrap();
@@ -203,8 +211,81 @@ async fn what_the_registry_says_is_passed_on() {
     };
     check("missing", "pull model manifest: file does not exist").await;
     check("broken", "pull model manifest: 500: on fire").await;
-    check("example.org/a/b", "models are pulled from registry.ollama.ai only, not from example.org").await;
+    check("example.org/a/b", "models are pulled from registry.ollama.ai and hf.co only, not from example.org").await;
     assert_eq!(files(&store), 0);
-    assert!(Registry::new("ftp://x").is_err());
-    assert!(Registry::new("x").is_err());
+    for (base, hub) in [("ftp://x", "https://x"), ("x", "https://x"), ("https://x", "x")] {
+        assert!(Registry::new(base, hub).is_err());
+    }
+}
+
+#[tokio::test]
+async fn models_of_the_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    for name in ["hf.co/org/repo-GGUF:Q4_K_M", "huggingface.co/org/repo-GGUF:Q4_K_M"] {
+        pull(&server, &store, name).await.0.unwrap();
+    }
+    assert_eq!(store.list().iter().map(|m| m.name.to_string()).collect::<Vec<_>>().len(), 2);
+    assert_eq!(server.seen.lock().unwrap().iter().filter(|(path, _)| path.contains("/blobs/")).count(), 2, "each blob once");
+    let error = pull(&server, &store, "hf.co/org/repo-GGUF:Q8_0").await.0.unwrap_err();
+    assert_eq!(error.to_string(), "pull model manifest: file does not exist");
+}
+
+#[tokio::test]
+async fn c04_manifests_that_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (zeros, model) = (format!("sha256:{}", "0".repeat(64)), "application/vnd.ollama.image.model");
+    let layer = |digest: &str, size: serde_json::Value| serde_json::json!({ "mediaType": model, "digest": digest, "size": size });
+    let config = layer(&format!("sha256:{}", "1".repeat(64)), 2.into());
+    let with = |layers: serde_json::Value| {
+        serde_json::json!({ "schemaVersion": 2, "mediaType": "x", "config": config, "layers": layers }).to_string()
+    };
+    let good = layer(&zeros, 5.into());
+    let traversal = layer("sha256:../../../../etc/passwd", 5.into());
+    for (index, (manifest, part)) in [
+        (with(serde_json::json!([])), "no GGUF model"),
+        (with(serde_json::json!([null])), "invalid type: null"),
+        (with(serde_json::json!(null)), "invalid type: null"),
+        (with(serde_json::json!(vec![good.clone(); 65])), "65 layers, the limit is 64"),
+        (with(serde_json::json!([layer(&zeros, (-1).into())])), "invalid value"),
+        (with(serde_json::json!([layer(&zeros, (1u64 << 63).into())])), "more than any disk holds"),
+        (with(serde_json::json!([good, layer(&zeros, 6.into())])), "has two sizes"),
+        (with(serde_json::json!([traversal])), "is not a digest"),
+        ("x".repeat((1 << 20) + 1), "larger than any real one"),
+        ("[".repeat(100_000), "invalid type"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = "/v2/library/wrong/manifests/latest".to_owned();
+        let server = serve(HashMap::from([(path, Reply::Bytes(manifest.into_bytes()))]));
+        let error = pull(&server, &store, "wrong").await.0.unwrap_err().to_string();
+        assert!(error.contains(part), "{index}: {error:?} does not say {part:?}");
+        assert_eq!(files(&store), 0);
+    }
+}
+
+/// A registry that is away may not send us home; one at home may.
+#[tokio::test]
+async fn c07_redirects() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let endless = serve(HashMap::from([(
+        "/v2/library/x/manifests/latest".to_owned(),
+        Reply::Redirect("/v2/library/x/manifests/latest".into()),
+    )]));
+    let error = pull(&endless, &store, "x").await.0.unwrap_err().to_string();
+    assert!(error.contains("too many redirects"), "{error}");
+    assert_eq!(endless.seen.lock().unwrap().len(), 6);
+    let (good, _) = registry(Reply::Bytes);
+    let paths = [
+        "/v2/library/tiny/manifests/latest".to_owned(),
+        format!("/v2/library/tiny/blobs/{}", digest(&weights())),
+        format!("/v2/library/tiny/blobs/{}", digest(CONFIG)),
+    ];
+    let here = serve(paths.map(|path| (path.clone(), Reply::Redirect(format!("{}{path}", good.address)))).into());
+    pull(&here, &store, "tiny").await.0.unwrap();
+    assert_eq!(good.seen.lock().unwrap().len(), 3);
 }

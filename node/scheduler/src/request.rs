@@ -145,7 +145,10 @@ pub struct Embedded {
 /// Why an answer ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DoneReason {
+    /// The model ended its answer.
     Stop,
+    /// A text that was to end it was met.
+    StopText,
     Length,
     Load,
     Unload,

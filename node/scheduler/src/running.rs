@@ -172,7 +172,7 @@ impl Running {
         match self.text.push(mark.map_or(model.tokenizer().piece(token), str::as_bytes)) {
             Emitted::Stopped(text) => {
                 self.send_text(&text);
-                return Some(DoneReason::Stop);
+                return Some(DoneReason::StopText);
             }
             Emitted::Text(text) => self.send_text(&text),
         }

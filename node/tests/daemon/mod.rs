@@ -80,6 +80,14 @@ impl Daemon {
         self.send("POST", path, &[], &body.to_string())
     }
 
+    /// Ends it without a word and starts another on the same folders.
+    pub(crate) fn kill_and_restart(mut self, variables: &[(&str, &str)]) -> Daemon {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let models = std::mem::replace(&mut self.models, tempfile::tempdir().unwrap());
+        Daemon::start_in(models, variables)
+    }
+
     /// Stops it as a service manager does and returns whether it ended well.
     pub(crate) fn stop(mut self) -> bool {
         self.terminate()

@@ -108,7 +108,7 @@ fn last(model: &str, shape: Shape, piece: &Piece, done: &Done) -> Map<String, Va
 
 fn reason_text(reason: DoneReason) -> &'static str {
     match reason {
-        DoneReason::Stop => "stop",
+        DoneReason::Stop | DoneReason::StopText => "stop",
         DoneReason::Length => "length",
         DoneReason::Load => "load",
         DoneReason::Unload => "unload",
