@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use store::{Access, Store};
 
 /// Every route with a body it understands, and whether it changes something.
-const ROUTES: [(&str, &str, bool); 35] = [
+const ROUTES: [(&str, &str, bool); 36] = [
     ("GET", "/", false),
+    ("GET", "/openapi.json", false),
     ("GET", "/api/version", false),
     ("GET", "/api/status", false),
     ("GET", "/api/tags", false),

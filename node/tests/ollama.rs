@@ -245,6 +245,14 @@ fn h01_h06_h11_h12_chat() {
             && prompt.contains("question 19"),
         "{prompt}"
     );
+    let mut cut = render.clone();
+    (cut["_debug_render_only"], cut["options"]["num_predict"]) = (json!(false), json!(2));
+    let cut = d.post("/api/chat", &cut);
+    let n_dropped: usize = cut.header("lantern-dropped-messages").unwrap().parse().unwrap();
+    assert!(n_dropped > 20 && cut.header("lantern-context-length") == Some("300"), "what is cut is said");
+    assert_eq!(cut.lines().last().unwrap()["dropped_messages"], n_dropped);
+    let uncut = d.post("/api/chat", &ask("Who are you?"));
+    assert_eq!((uncut.header("lantern-context-length"), uncut.header("lantern-dropped-messages")), (Some("2048"), None));
     let over = json!({ "model": GUIDE, "messages": [{ "role": "user", "content": "word ".repeat(400) }], "truncate": false, "options": { "num_ctx": 300 } });
     let over = d.post("/api/chat", &over);
     assert_eq!(over.status, 400);
@@ -315,7 +323,10 @@ fn s05_s06_s08_residency() {
     );
     assert!(first[0]["expires_at"].as_str().unwrap().starts_with("20"));
     assert!(post(json!({ "keep_alive": -1 }))[0]["expires_at"].as_str().unwrap()[..4].parse::<u32>().unwrap() > 2126);
-    assert_eq!(post(json!({ "options": { "num_ctx": 1024 } }))[0]["context_length"], 1024);
+    assert_eq!(post(json!({ "options": { "num_ctx": 1024 } }))[0]["context_length"], 2048, "a shorter context needs no reload");
+    post(json!({ "prompt": "", "keep_alive": 0 }));
+    assert_eq!(post(json!({ "options": { "num_ctx": 512 } }))[0]["context_length"], 512);
+    assert_eq!(post(json!({ "options": { "num_ctx": 1024 } }))[0]["context_length"], 1024, "a longer one does");
     post(json!({ "keep_alive": "200ms" }));
     eventually("the model leaving", || (d.get("/api/ps").json()["models"] == json!([])).then_some(()));
     post(json!({ "keep_alive": 0 }));
@@ -437,6 +448,8 @@ fn full_contexts_shift_or_end() {
     };
     let ended = post(false);
     assert_eq!((&ended["done_reason"], ended["eval_count"].as_u64().unwrap() < 64), (&json!("length"), true));
-    assert_eq!(post(true)["eval_count"], 150, "a shifted context goes on");
+    let shifted = post(true);
+    assert_eq!(shifted["eval_count"], 150, "a shifted context goes on");
+    assert!(shifted["context_shifts"].as_u64().unwrap() > 1 && ended.get("context_shifts").is_none(), "and says so");
     assert_eq!(post(true)["response"], post(true)["response"]);
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use scheduler::{Done, DoneReason, Event, Logprob, Piece, ToolCall};
+use scheduler::{Began, Done, DoneReason, Event, Logprob, Piece, ToolCall};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Receiver;
 
@@ -25,6 +25,7 @@ pub(crate) enum Begun {
 
 /// The events of an answer, the first of which has come.
 pub(crate) struct Events {
+    began: Option<Began>,
     first: Option<Event>,
     rest: Receiver<Event>,
 }
@@ -38,15 +39,21 @@ pub(crate) struct Whole {
 impl Begun {
     /// Waits for the first event: with it the status is known, and nothing is sent before it.
     pub(crate) async fn wait(mut events: Receiver<Event>) -> Result<Begun, ApiError> {
-        match events.recv().await {
+        let mut first = events.recv().await;
+        let mut began = None;
+        if let Some(Event::Began(known)) = first {
+            began = Some(known);
+            first = events.recv().await;
+        }
+        match first {
             None => Err(stopped()),
             Some(Event::Failed(failure)) => Err(failure.into()),
             Some(Event::Rendered(text)) => Ok(Begun::Rendered(text)),
             Some(Event::Done(done)) if matches!(done.reason, DoneReason::Load | DoneReason::Unload) => {
                 Ok(Begun::AtOnce(done.reason))
             }
-            Some(Event::Embedded(_)) => Err(stopped()),
-            Some(event) => Ok(Begun::Answer(Events { first: Some(event), rest: events })),
+            Some(Event::Embedded(_) | Event::Began(_)) => Err(stopped()),
+            Some(event) => Ok(Begun::Answer(Events { began, first: Some(event), rest: events })),
         }
     }
 
@@ -67,6 +74,12 @@ impl Events {
         }
     }
 
+    /// Says in the head of a response how much context the answer has, and what of the messages did not fit: nothing is cut
+    /// silently.
+    pub(crate) fn context(&self) -> Context {
+        Context(self.began)
+    }
+
     /// Waits for all of the answer.
     pub(crate) async fn fold(mut self) -> Result<Whole, ApiError> {
         let mut all = Piece::default();
@@ -80,7 +93,7 @@ impl Events {
                 }
                 Some(Event::Done(done)) => return Ok(Whole { piece: all, done }),
                 Some(Event::Failed(failure)) => return Err(failure.into()),
-                Some(Event::Rendered(_) | Event::Embedded(_)) | None => return Err(stopped()),
+                Some(Event::Rendered(_) | Event::Embedded(_) | Event::Began(_)) | None => return Err(stopped()),
             }
         }
     }
@@ -99,6 +112,29 @@ impl Events {
         let mut response = Response::new(Body::from_stream(stream::unfold((self, render), next)));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
+    }
+}
+
+/// What a response says of its context.
+#[derive(Clone, Copy)]
+pub(crate) struct Context(Option<Began>);
+
+impl Context {
+    /// Adds it to the head of a response.
+    pub(crate) fn tell(self, mut response: Response) -> Response {
+        if let Some(began) = self.0 {
+            let mut tell = |name: &'static str, n: usize| _ = response.headers_mut().insert(name, HeaderValue::from(n));
+            tell("lantern-context-length", began.n_ctx);
+            if began.n_dropped > 0 {
+                tell("lantern-dropped-messages", began.n_dropped);
+            }
+        }
+        response
+    }
+
+    /// Messages that were left out.
+    pub(crate) fn n_dropped(self) -> usize {
+        self.0.map_or(0, |began| began.n_dropped)
     }
 }
 

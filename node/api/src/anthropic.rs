@@ -36,13 +36,14 @@ async fn answer(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
     let n_characters: usize = native.list("messages")?.iter().filter_map(|m| m["content"].as_str()).map(str::len).sum();
     let Asked { begun, .. } = begin(app, caller, &native).await?;
     let events = begun.answer()?;
+    let context = events.context();
     let id = random_id("msg_", 24);
     if streamed {
         // What the prompt takes is known at the end; clients show an estimate until then.
         let mut stream = stream::Stream::new(&id, &model, n_characters / 4);
         let mut response = events.stream("text/event-stream", move |event| stream.event(event));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        return Ok(response);
+        return Ok(context.tell(response));
     }
     let whole = events.fold().await?;
     let mut content = Vec::new();
@@ -58,7 +59,7 @@ async fn answer(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
         "stop_reason": stop_reason(whole.done.reason, whole.piece.calls.len()),
         "usage": { "input_tokens": whole.done.n_prompt, "output_tokens": whole.done.n_decoded },
     });
-    Ok(reply(&message))
+    Ok(context.tell(reply(&message)))
 }
 
 fn reply(value: &Value) -> Response {

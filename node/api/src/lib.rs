@@ -9,6 +9,7 @@ mod json;
 mod lmstudio;
 mod ollama;
 mod openai;
+mod openapi;
 mod routes;
 mod rules;
 
@@ -59,9 +60,15 @@ pub struct App {
     pub own_name: Arc<str>,
 }
 
+/// The routes of all dialects.
+fn all_routes() -> routes::Routes {
+    let dialects = ollama::routes().merge(openai::routes()).merge(anthropic::routes()).merge(lmstudio::routes());
+    dialects.merge(openapi::routes())
+}
+
 /// Every route, behind the Origin and Host rules.
 pub fn router(app: App) -> Router {
-    let routes = ollama::routes().merge(openai::routes()).merge(anthropic::routes()).merge(lmstudio::routes());
+    let routes = all_routes();
     let paths = routes.paths.into();
     routes
         .router

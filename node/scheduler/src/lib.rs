@@ -28,8 +28,8 @@ pub use describe::{DescribeError, Description, Descriptions};
 pub use draft::{Draft, N_GUESSED_MAX};
 use queue::Queue;
 pub use request::{
-    Client, Done, DoneReason, Embedded, Event, Failure, FailureKind, Input, KeepAlive, Logprob, Options, Piece, Request, Think,
-    Times,
+    Began, Client, Done, DoneReason, Embedded, Event, Failure, FailureKind, Input, KeepAlive, Logprob, Options, Piece, Request,
+    Think, Times,
 };
 pub use residency::Resident;
 pub use worker::N_BATCH;

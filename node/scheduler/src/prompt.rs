@@ -7,9 +7,20 @@ use crate::request::{Failure, Input, Options, Think};
 
 /// What the input becomes.
 pub(crate) enum Prompt {
-    /// Tokens, and what reads the answer.
-    Tokens(Vec<u32>, Option<AnswerParser>),
+    Tokens(Tokens),
     Rendered(String),
+}
+
+/// A prompt ready to be computed.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    pub(crate) tokens: Vec<u32>,
+    /// What reads the answer, unless the prompt was raw.
+    pub(crate) parser: Option<AnswerParser>,
+    /// Messages left out because they did not fit.
+    pub(crate) n_dropped: usize,
+    /// Context it was made for.
+    pub(crate) n_ctx: usize,
 }
 
 /// Room a prompt must leave for at least one token of the answer.
@@ -18,10 +29,10 @@ const ANSWER_ROOM: usize = 1;
 /// Renders and tokenizes the input of a request for text, for a context of `n_ctx`.
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
-        Input::Load | Input::Unload | Input::Embed { .. } => Ok(Prompt::Tokens(Vec::new(), None)),
+        Input::Load | Input::Unload | Input::Embed { .. } => Ok(Prompt::Tokens(Tokens::default())),
         Input::Chat { messages, template, tools, think, truncate, context, render_only } => {
             let chat = Chat { model, template: template.as_deref(), tools, think: think.as_ref() };
-            let (text, guard) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;
+            let (text, guard, n_dropped) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;
             if *render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
@@ -32,7 +43,8 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             }
             let names = tools.iter().filter_map(|tool| tool["function"]["name"].as_str().map(String::from)).collect();
             let told = think.as_ref() != Some(&Think::Off);
-            Ok(Prompt::Tokens(tokens, Some(AnswerParser::new(chat.format(), &text, names, told))))
+            let parser = Some(AnswerParser::new(chat.format(), &text, names, told));
+            Ok(Prompt::Tokens(Tokens { tokens, parser, n_dropped, n_ctx }))
         }
         Input::Gap { template, prompt, suffix } => {
             let texts = [json!(prompt), json!(suffix)];
@@ -40,7 +52,11 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             let [prompt, suffix] = texts.map(|text| model.tokenizer().guard(text.as_str().unwrap_or_default(), guard));
             let text = template.render_gap(&prompt, &suffix).map_err(Failure::request)?;
             let tokens = encode(model, &text, Some(guard), true);
-            if tokens.len() + ANSWER_ROOM > n_ctx { Err(too_long(tokens.len(), n_ctx)) } else { Ok(Prompt::Tokens(tokens, None)) }
+            if tokens.len() + ANSWER_ROOM > n_ctx {
+                Err(too_long(tokens.len(), n_ctx))
+            } else {
+                Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
+            }
         }
         Input::Text { prompt, context } => {
             let mut tokens = context.clone();
@@ -51,7 +67,7 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
                 }
                 shorten(&mut tokens, options.n_keep.unwrap_or(usize::MAX), n_ctx);
             }
-            Ok(Prompt::Tokens(tokens, None))
+            Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
         }
     }
 }
@@ -92,18 +108,21 @@ struct Chat<'a> {
 impl Chat<'_> {
     /// Renders the messages; while the prompt is too long and may be cut, the oldest message that is not a system message
     /// goes. The last message always stays.
-    fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char), Failure> {
+    fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char, usize), Failure> {
         let guard = unused_mark(messages, self.tools);
         let mut messages: Vec<Value> = for_template(messages, self.format());
         messages.iter_mut().for_each(|message| *message = guarded(self.model, message, guard));
         let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
+        let n_all = messages.len();
         loop {
             let text = self.render(&messages, &tools)?;
             if !truncate || encode(self.model, &text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx {
-                return Ok((text, guard));
+                return Ok((text, guard, n_all - messages.len()));
             }
             let last = messages.len() - 1;
-            let Some(oldest) = messages[..last].iter().position(|m| m["role"] != "system") else { return Ok((text, guard)) };
+            let Some(oldest) = messages[..last].iter().position(|m| m["role"] != "system") else {
+                return Ok((text, guard, n_all - messages.len()));
+            };
             messages.remove(oldest);
         }
     }

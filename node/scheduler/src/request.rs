@@ -98,6 +98,8 @@ pub enum KeepAlive {
 /// What comes back.
 #[derive(Debug)]
 pub enum Event {
+    /// The prompt is about to be computed: what of it, and in how much context.
+    Began(Began),
     /// More of the answer.
     Piece(Piece),
     /// The prompt, for `render_only`.
@@ -108,6 +110,15 @@ pub enum Event {
     Done(Box<Done>),
     /// The end, with a reason.
     Failed(Failure),
+}
+
+/// What is known of an answer before its first token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Began {
+    /// Context length the answer has.
+    pub n_ctx: usize,
+    /// Messages that did not fit and were left out, the oldest first.
+    pub n_dropped: usize,
 }
 
 /// Part of an answer. Texts never end within a character.
@@ -175,6 +186,8 @@ pub struct Done {
     pub n_reused: usize,
     /// Tokens decoded.
     pub n_decoded: usize,
+    /// How often a full context forgot its older half.
+    pub n_shifts: usize,
     /// Tokens guessed by prompt lookup, and how many of them were right.
     pub n_drafted: usize,
     pub n_accepted: usize,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use engine::{AnswerParser, Constraint, Grammar, Grammars, KvType, Model, Session, budget};
 
 use crate::pace::Pace;
-use crate::request::{Failure, FailureKind, KeepAlive};
+use crate::request::{Failure, FailureKind, KeepAlive, Request};
 use crate::shelf::Shelf;
 use crate::{Limits, ModelFile};
 
@@ -42,6 +42,8 @@ pub(crate) struct Slot {
     pub(crate) file: ModelFile,
     pub(crate) model: Model,
     pub(crate) n_ctx: usize,
+    /// What was asked for, where memory had room for less: asking again would give no more.
+    n_ctx_asked: usize,
     kv_type: KvType,
     /// Sessions that may exist together.
     pub(crate) n_sessions: usize,
@@ -64,6 +66,7 @@ impl Slot {
     pub(crate) fn open(file: &ModelFile, n_ctx: usize, limits: &Limits, now: Instant) -> Result<Slot, Failure> {
         let model = Model::open(&file.path).map_err(|e| Failure::server(format!("model {} cannot be opened: {e}", file.name)))?;
         let n_ctx = n_ctx.min(model.hyperparams().n_ctx_train);
+        let n_ctx_asked = n_ctx;
         let n_embd_head = model.hyperparams().n_embd_head;
         let kv_type = if limits.kv_type.fits(n_embd_head) { limits.kv_type } else { KvType::F16 };
         if kv_type != limits.kv_type {
@@ -76,6 +79,7 @@ impl Slot {
             file: file.clone(),
             model,
             n_ctx,
+            n_ctx_asked,
             kv_type,
             n_sessions,
             n_running: 0,
@@ -85,6 +89,11 @@ impl Slot {
             pace: Pace::default(),
             grammars: None,
         })
+    }
+
+    /// Whether the model need not be opened anew for the context a request names.
+    pub(crate) fn has_context(&self, request: &Request) -> bool {
+        request.options.n_ctx.is_none_or(|n| n.min(self.model.hyperparams().n_ctx_train) <= self.n_ctx.max(self.n_ctx_asked))
     }
 
     /// A constraint ready for one answer, in the format that its parser reads.

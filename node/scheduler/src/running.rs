@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::choose::{Chooser, Chosen};
 use crate::draft::Draft;
-use crate::prompt::shorten;
+use crate::prompt::{Tokens, shorten};
 use crate::request::{Done, DoneReason, Event, Failure, Logprob, Options, Piece, Request, Times};
 
 /// Longest an answer may take.
@@ -22,6 +22,9 @@ pub(crate) struct Running {
     /// Digest of the model it runs on.
     pub(crate) digest: String,
     pub(crate) session: Session,
+    /// Context the request has, at most the session's.
+    n_ctx: usize,
+    n_shifts: usize,
     /// Tokens to compute: the rest of the prompt, or the one sampled last and what is guessed to follow it.
     pub(crate) pending: Vec<u32>,
     /// How many of them are guessed.
@@ -55,7 +58,7 @@ impl Running {
     pub(crate) fn new(
         request: &Request,
         mut session: Session,
-        (prompt, parser): (Vec<u32>, Option<AnswerParser>),
+        Tokens { tokens: prompt, parser, n_ctx, .. }: Tokens,
         grammar: Option<Grammar>,
         drafting: bool,
         events: mpsc::Sender<Event>,
@@ -65,8 +68,8 @@ impl Running {
         let n_reused = session.common_prefix(&prompt[..prompt.len() - 1]);
         session.truncate(n_reused);
         let options = request.options.clone();
-        let room = if options.shift { usize::MAX } else { session.n_ctx() - prompt.len() };
-        let n_predict = options.n_predict.unwrap_or(session.n_ctx()).min(10 * session.n_ctx()).min(room.max(1));
+        let room = if options.shift { usize::MAX } else { n_ctx - prompt.len() };
+        let n_predict = options.n_predict.unwrap_or(n_ctx).min(10 * n_ctx).min(room.max(1));
         Running {
             digest: request.model.digest.clone(),
             pending: prompt[n_reused..].to_vec(),
@@ -81,6 +84,8 @@ impl Running {
             parser,
             logprobs: Vec::new(),
             session,
+            n_ctx,
+            n_shifts: 0,
             options,
             events,
             unsent: VecDeque::new(),
@@ -105,7 +110,7 @@ impl Running {
 
     /// Guesses at most `n_max` tokens to compute beside the one a decoding session needs.
     pub(crate) fn guess(&mut self, n_max: usize) {
-        let room = self.session.n_ctx() - self.session.tokens().len() - 1;
+        let room = self.n_ctx - self.session.tokens().len() - 1;
         let left = self.n_predict - self.n_decoded - 1;
         self.draft.guess(self.session.tokens(), n_max.min(room).min(left), &mut self.pending);
         self.n_guessed = self.pending.len() - 1;
@@ -189,7 +194,7 @@ impl Running {
 
     /// Sees to it that the session has room for what is pending, or ends.
     fn make_room(&mut self) {
-        if self.session.tokens().len() + self.pending.len() > self.session.n_ctx() {
+        if self.session.tokens().len() + self.pending.len() > self.n_ctx {
             if self.options.shift {
                 self.shift();
             } else {
@@ -203,7 +208,8 @@ impl Running {
         let mut tokens = self.session.tokens().to_vec();
         tokens.append(&mut self.pending);
         let n_keep = self.options.n_keep.unwrap_or(self.n_prompt);
-        shorten(&mut tokens, n_keep, self.session.n_ctx());
+        shorten(&mut tokens, n_keep, self.n_ctx);
+        self.n_shifts += 1;
         // The last token is computed even where a repetitive text has shifted onto itself.
         let n_same = self.session.common_prefix(&tokens[..tokens.len() - 1]);
         self.session.truncate(n_same);
@@ -235,6 +241,7 @@ impl Running {
             n_prompt: self.n_prompt,
             n_reused: self.n_reused,
             n_decoded: self.n_decoded,
+            n_shifts: self.n_shifts,
             n_drafted: self.draft.n_drafted,
             n_accepted: self.draft.n_accepted,
             times,

@@ -11,7 +11,7 @@ use crate::draft::N_GUESSED_MAX;
 use crate::embedding::Embeddings;
 use crate::prompt::{Prompt, prepare};
 use crate::queue::{Queue, Waiting};
-use crate::request::{Done, DoneReason, Event, Failure, Input, Request, Times};
+use crate::request::{Began, Done, DoneReason, Event, Failure, Input, Request, Times};
 use crate::residency::{Resident, Slot, next_expiry, victim};
 use crate::running::Running;
 use crate::shelf::Shelf;
@@ -113,17 +113,10 @@ impl Worker {
         match self.slots.iter().find(|s| s.file.digest == request.model.digest) {
             Some(slot) if slot.n_running == 0 => true,
             Some(slot) => {
-                slot.n_running < slot.n_sessions
-                    && self.n_ctx(slot, request) == slot.n_ctx
-                    && !matches!(request.input, Input::Unload)
+                slot.n_running < slot.n_sessions && slot.has_context(request) && !matches!(request.input, Input::Unload)
             }
             None => self.slots.len() < self.limits.n_models_max || victim(&self.slots).is_some(),
         }
-    }
-
-    /// Context a request gets on a resident model; one that names none takes what is there.
-    fn n_ctx(&self, slot: &Slot, request: &Request) -> usize {
-        request.options.n_ctx.map_or(slot.n_ctx, |n| n.min(slot.model.hyperparams().n_ctx_train))
     }
 
     fn begin(&mut self, waiting: Waiting) {
@@ -167,21 +160,25 @@ impl Worker {
         if slot.model.encodes() {
             return Err(Failure::request(format!("{:?} makes vectors and writes no text", request.model.name)));
         }
-        let prompt = match prepare(&slot.model, &request.input, &request.options, slot.n_ctx)? {
+        // A shorter context than the model was opened with is had without opening it anew.
+        let n_ctx = request.options.n_ctx.map_or(slot.n_ctx, |n| n.min(slot.n_ctx));
+        let prompt = match prepare(&slot.model, &request.input, &request.options, n_ctx)? {
             Prompt::Rendered(text) => return Ok(Some(Event::Rendered(text))),
-            Prompt::Tokens(tokens, _) if tokens.is_empty() => return Err(Failure::request("the prompt is empty")),
-            Prompt::Tokens(tokens, parser) => (tokens, parser),
+            Prompt::Tokens(prompt) if prompt.tokens.is_empty() => return Err(Failure::request("the prompt is empty")),
+            Prompt::Tokens(prompt) => prompt,
         };
-        let (tokens, _) = &prompt;
+        let tokens = &prompt.tokens;
         let n_vocab = slot.model.tokenizer().n_vocab();
         if let Some(token) = tokens.iter().find(|t| **t as usize >= n_vocab) {
             return Err(Failure::request(format!("context holds token {token}, the vocabulary has {n_vocab}")));
         }
         let grammar =
-            request.options.constraint.as_ref().map(|constraint| slot.grammar(constraint, prompt.1.as_ref())).transpose()?;
+            request.options.constraint.as_ref().map(|constraint| slot.grammar(constraint, prompt.parser.as_ref())).transpose()?;
         let busy: Vec<&Session> = self.running.iter().filter(|r| r.digest == slot.file.digest).map(|r| &r.session).collect();
         let session = slot.session(tokens, &busy, &self.shelf)?;
         slot.n_running += 1;
+        // The channel is empty, so the only failure is a caller that has gone.
+        _ = events.try_send(Event::Began(Began { n_ctx, n_dropped: prompt.n_dropped }));
         self.running.push(Running::new(request, session, prompt, grammar, self.limits.drafting, events.clone(), load));
         Ok(None)
     }
@@ -190,7 +187,7 @@ impl Worker {
     fn make_resident(&mut self, request: &Request) -> Result<usize, Failure> {
         if let Some(index) = self.slots.iter().position(|s| s.file.digest == request.model.digest) {
             let slot = &self.slots[index];
-            if self.n_ctx(slot, request) == slot.n_ctx && !slot.model.damaged() {
+            if slot.has_context(request) && !slot.model.damaged() {
                 self.slots[index].file.name.clone_from(&request.model.name);
                 return Ok(index);
             }
@@ -342,6 +339,7 @@ fn answered_at_once(reason: DoneReason, request: &Request, load: Duration) -> Ev
         n_prompt: 0,
         n_reused: 0,
         n_decoded: 0,
+        n_shifts: 0,
         n_drafted: 0,
         n_accepted: 0,
         times,

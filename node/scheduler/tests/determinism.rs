@@ -48,7 +48,7 @@ fn done(mut events: Receiver<Event>) -> Done {
         match events.blocking_recv().unwrap() {
             Event::Done(done) => return *done,
             Event::Failed(failure) => panic!("{failure:?}"),
-            Event::Piece(_) | Event::Rendered(_) | Event::Embedded(_) => {}
+            Event::Began(_) | Event::Piece(_) | Event::Rendered(_) | Event::Embedded(_) => {}
         }
     }
 }

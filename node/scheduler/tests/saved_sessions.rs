@@ -63,7 +63,7 @@ impl Chats {
             match events.blocking_recv().unwrap() {
                 Event::Done(done) => return *done,
                 Event::Failed(failure) => panic!("{failure:?}"),
-                Event::Piece(_) | Event::Rendered(_) | Event::Embedded(_) => {}
+                Event::Began(_) | Event::Piece(_) | Event::Rendered(_) | Event::Embedded(_) => {}
             }
         }
     }

@@ -33,7 +33,7 @@ impl Stream {
             Event::Piece(piece) => out + &self.piece(&piece),
             Event::Done(done) => out + &self.done(&done),
             Event::Failed(failure) => out + &named("error", envelope(&failure.into())),
-            Event::Rendered(_) | Event::Embedded(_) => out,
+            Event::Began(_) | Event::Rendered(_) | Event::Embedded(_) => out,
         }
     }
 

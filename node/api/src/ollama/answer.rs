@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use scheduler::{Done, DoneReason, Event, Piece};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Begun, calls_json, logprobs_json};
+use crate::answer::{Begun, Context, calls_json, logprobs_json};
 use crate::error::ApiError;
 use crate::json;
 
@@ -33,25 +33,28 @@ pub(super) async fn respond(model: String, shape: Shape, streamed: bool, begun: 
             json::reply(&Value::Object(object))
         }
         Begun::Answer(events) if streamed => {
-            let mut n_calls = 0;
-            events.stream("application/x-ndjson", move |event| {
+            let (mut n_calls, context) = (0, events.context());
+            context.tell(events.stream("application/x-ndjson", move |event| {
                 let object = match event {
                     Event::Piece(piece) => {
                         let object = chunk(&model, shape, &piece, false, n_calls);
                         n_calls += piece.calls.len();
                         Value::Object(object)
                     }
-                    Event::Done(done) => Value::Object(last(&model, shape, &Piece::default(), &done)),
+                    Event::Done(done) => Value::Object(last(&model, shape, &Piece::default(), &done, context)),
                     Event::Failed(failure) => ApiError::from(failure).body(),
-                    Event::Rendered(_) | Event::Embedded(_) => return String::new(),
+                    Event::Began(_) | Event::Rendered(_) | Event::Embedded(_) => return String::new(),
                 };
                 json::escaped(&object) + "\n"
-            })
+            }))
         }
-        Begun::Answer(events) => match events.fold().await {
-            Ok(whole) => json::reply(&Value::Object(last(&model, shape, &whole.piece, &whole.done))),
-            Err(error) => error.into_response(),
-        },
+        Begun::Answer(events) => {
+            let context = events.context();
+            match events.fold().await {
+                Ok(whole) => context.tell(json::reply(&Value::Object(last(&model, shape, &whole.piece, &whole.done, context)))),
+                Err(error) => error.into_response(),
+            }
+        }
     }
 }
 
@@ -86,7 +89,7 @@ fn chunk(model: &str, shape: Shape, piece: &Piece, done: bool, n_calls: usize) -
 }
 
 /// The object that ends an answer: reason, tokens and the six metrics, in nanoseconds.
-fn last(model: &str, shape: Shape, piece: &Piece, done: &Done) -> Map<String, Value> {
+fn last(model: &str, shape: Shape, piece: &Piece, done: &Done, context: Context) -> Map<String, Value> {
     let mut object = chunk(model, shape, piece, true, 0);
     object.insert("done_reason".into(), json!(reason_text(done.reason)));
     if shape == (Shape::Generate { raw: false }) {
@@ -101,6 +104,9 @@ fn last(model: &str, shape: Shape, piece: &Piece, done: &Done) -> Map<String, Va
         ("prompt_eval_duration", ns(times.first_piece.duration_since(times.started))),
         ("eval_count", done.n_decoded as u64),
         ("eval_duration", ns(times.finished.duration_since(times.first_piece))),
+        // Not upstream's: what was cut, where something was.
+        ("dropped_messages", context.n_dropped() as u64),
+        ("context_shifts", done.n_shifts as u64),
     ];
     object.extend(metrics.into_iter().filter(|(_, value)| *value > 0).map(|(name, value)| (name.to_owned(), json!(value))));
     object

@@ -152,7 +152,7 @@ async fn work(app: App, mut wish: Wish, lines: UnboundedSender<Line>) {
         && matches!(app.store.find(from), Err(StoreError::NotFound { .. }))
         && let Err(error) = app.registry.pull(&app.store, from, |progress| tell(Ok(pull::object(&progress)))).await
     {
-        return tell(Err(ApiError::internal(error)));
+        return tell(Err(ApiError { status: pull::status(&error), message: error.to_string() }));
     }
     let done = tokio::task::spawn_blocking(move || {
         let result = make(&app, &mut wish, &mut |line| _ = lines.send(Ok(line)));

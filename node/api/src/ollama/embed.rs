@@ -55,10 +55,7 @@ async fn legacy(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
     let found = find_to_embed(app, &model).await?;
     let prompt = fields.text("prompt")?.unwrap_or_default().to_owned();
     let texts = if prompt.is_empty() { Vec::new() } else { vec![prompt] };
-    let embedded = vectors(app, caller, &fields, &found, texts).await.map_err(|e| ApiError {
-        status: if e.status == StatusCode::BAD_REQUEST { StatusCode::INTERNAL_SERVER_ERROR } else { e.status },
-        ..e
-    })?;
+    let embedded = vectors(app, caller, &fields, &found, texts).await?;
     let vector = embedded.and_then(|e| e.vectors.into_iter().next()).unwrap_or_default();
     Ok(json::reply(&json!({ "embedding": vector })))
 }

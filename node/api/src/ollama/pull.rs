@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use catalog::{ModelName, Progress};
+use catalog::{ModelName, Progress, PullError, StoreError};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -32,6 +32,8 @@ pub struct Pulls(Mutex<HashMap<String, watch::Sender<Log>>>);
 struct Log {
     lines: Vec<Value>,
     ended: bool,
+    /// What a failure is, for those who want one answer.
+    failed: Option<StatusCode>,
 }
 
 pub(super) async fn pull(State(app): State<App>, body: Bytes) -> Response {
@@ -95,9 +97,23 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
         }
         Some(Err(error)) => {
             tracing::warn!("could not pull {name}: {error}");
+            log.send_modify(|log| log.failed = Some(status(&error)));
             tell(json!({ "error": error.to_string() }), true);
         }
         None => tracing::info!("stopped pulling {name}: nobody waits for it"),
+    }
+}
+
+/// Whose fault it is that a model did not come.
+pub(super) fn status(error: &PullError) -> StatusCode {
+    match error {
+        PullError::NotFound => StatusCode::NOT_FOUND,
+        PullError::OtherHost { .. } => StatusCode::FORBIDDEN,
+        PullError::Store(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
+        PullError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_GATEWAY,
     }
 }
 
@@ -160,7 +176,10 @@ async fn last(mut follower: Follower) -> Result<Response, ApiError> {
             Some((news, true)) => {
                 let last = news.into_iter().next_back().unwrap_or_default();
                 return match last["error"].as_str() {
-                    Some(error) => Err(ApiError::internal(error)),
+                    Some(error) => {
+                        let status = follower.log.borrow().failed.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                        Err(ApiError { status, message: error.to_owned() })
+                    }
                     None => Ok(json::reply(&last)),
                 };
             }

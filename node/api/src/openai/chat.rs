@@ -30,15 +30,16 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
     let with_usage = fields.object("stream_options")?.is_some_and(|o| o.get("include_usage") == Some(&json!(true)));
     let Asked { found, begun } = begin(app, caller, &native(&fields)?).await?;
     let events = begun.answer()?;
+    let context = events.context();
     let head = Head { id: random_id("chatcmpl-", 12), created: now(), model };
     if streamed {
         let mut stream = Stream { head, with_usage, n_calls: 0, begun: false };
-        return Ok(events.stream("text/event-stream", move |event| match event {
+        return Ok(context.tell(events.stream("text/event-stream", move |event| match event {
             Event::Piece(piece) => stream.piece(&piece),
             Event::Done(done) => stream.done(&done, extra(&found, &done)),
             Event::Failed(failure) => self::event(&envelope(&failure.into())),
-            Event::Rendered(_) | Event::Embedded(_) => String::new(),
-        }));
+            Event::Began(_) | Event::Rendered(_) | Event::Embedded(_) => String::new(),
+        })));
     }
     let whole = events.fold().await?;
     let mut message = json!({ "role": "assistant", "content": whole.piece.text });
@@ -56,7 +57,7 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
     let mut object = head.object("chat.completion", &[choice]);
     object.insert("usage".into(), usage(&whole.done));
     object.extend(extra(&found, &whole.done));
-    Ok(reply(&Value::Object(object)))
+    Ok(context.tell(reply(&Value::Object(object))))
 }
 
 /// The request in Ollama's words.

@@ -27,6 +27,7 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
     let with_usage = fields.object("stream_options")?.is_some_and(|o| o.get("include_usage") == Some(&json!(true)));
     let Asked { found, begun } = begin(app, caller, &native(&fields)?).await?;
     let events = begun.answer()?;
+    let context = events.context();
     let (id, created) = (random_id("cmpl-", 12), now());
     let object = move |text: &str, reason: Option<&str>| {
         let choice = json!({ "text": text, "index": 0, "finish_reason": reason });
@@ -44,7 +45,7 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
             chunk.extend(more);
             chunk
         };
-        return Ok(events.stream("text/event-stream", move |event| match event {
+        return Ok(context.tell(events.stream("text/event-stream", move |event| match event {
             Event::Piece(piece) => self::event(&Value::Object(chunk(&piece.text, None, Map::new()))),
             Event::Done(done) => {
                 let last = chunk("", Some(finish_reason(done.reason, 0)), extra(&found, &done));
@@ -58,14 +59,14 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
                 text + "data: [DONE]\n\n"
             }
             Event::Failed(failure) => self::event(&envelope(&failure.into())),
-            Event::Rendered(_) | Event::Embedded(_) => String::new(),
-        }));
+            Event::Began(_) | Event::Rendered(_) | Event::Embedded(_) => String::new(),
+        })));
     }
     let whole = events.fold().await?;
     let mut object = object(&whole.piece.text, Some(finish_reason(whole.done.reason, 0)));
     object.insert("usage".into(), usage(&whole.done));
     object.extend(extra(&found, &whole.done));
-    Ok(reply(&Value::Object(object)))
+    Ok(context.tell(reply(&Value::Object(object))))
 }
 
 /// The request in Ollama's words. Thinking has no place in this shape and is off.

@@ -28,11 +28,12 @@ async fn answer(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
     let head = Head::new(&fields)?;
     let Asked { begun, .. } = begin(app, caller, &input::native(&fields)?).await?;
     let events = begun.answer()?;
+    let context = events.context();
     if streamed {
         let mut stream = stream::Stream::new(head);
         let mut response = events.stream("text/event-stream", move |event| stream.event(event));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        return Ok(response);
+        return Ok(context.tell(response));
     }
     let whole = events.fold().await?;
     let mut output = Vec::new();
@@ -43,7 +44,7 @@ async fn answer(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
         output.push(message(&random_id("msg_", 12), &whole.piece.text, "completed"));
     }
     output.extend(whole.piece.calls.iter().map(|c| call(&random_id("fc_", 12), &call_id(), c, "completed")));
-    Ok(reply(&head.response("completed", &output, Some(&whole.done))))
+    Ok(context.tell(reply(&head.response("completed", &output, Some(&whole.done)))))
 }
 
 /// What every state of a response repeats from the request.

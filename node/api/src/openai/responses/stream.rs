@@ -50,7 +50,7 @@ impl Stream {
                 let error = envelope(&failure.into())["error"].clone();
                 out += &self.named("error", json!({ "code": error["type"], "message": error["message"], "param": null }));
             }
-            Event::Rendered(_) | Event::Embedded(_) => {}
+            Event::Began(_) | Event::Rendered(_) | Event::Embedded(_) => {}
         }
         out
     }
