@@ -1,16 +1,20 @@
 //! How commands reach a server: the running daemon, or the same router in this process when none answers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::body::Body;
+use futures_util::stream;
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 use tower::ServiceExt;
 
 use crate::config::Config;
@@ -18,6 +22,9 @@ use crate::serve;
 
 /// How long a daemon may take to answer a first knock.
 const KNOCK: Duration = Duration::from_millis(500);
+
+/// Bytes of a file that are sent at a time.
+const UPLOAD_BYTES: usize = 1 << 20;
 
 /// A server to talk to.
 pub(crate) struct Client {
@@ -36,7 +43,7 @@ impl Client {
     pub(crate) async fn connect(config: &Config) -> Result<Client> {
         let daemon = Client::daemon(config);
         // A daemon that refuses is one that answers.
-        let knock = daemon.answer(Method::GET, "/api/version", None);
+        let knock = daemon.answer(Method::GET, "/api/version", Body::empty());
         match tokio::time::timeout(KNOCK, knock).await {
             Ok(Ok(_)) => Ok(daemon),
             _ => Ok(Client {
@@ -71,9 +78,21 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: Vec::new() })
     }
 
+    /// Brings a file into the store, unless it is there, and tells its digest.
+    pub(crate) async fn upload(&self, path: &Path) -> Result<String> {
+        let owned = path.to_owned();
+        let digest = tokio::task::spawn_blocking(move || catalog::digest_of(&owned)).await.context("hashing failed")??;
+        let blob = format!("/api/blobs/{digest}");
+        if self.answer(Method::HEAD, &blob, Body::empty()).await?.status().is_success() {
+            return Ok(digest);
+        }
+        let file = File::open(path).await?;
+        success(self.answer(Method::POST, &blob, stream_of(file)).await?).await?;
+        Ok(digest)
+    }
+
     /// Sends a request and gives its answer, whatever it is.
-    async fn answer(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Body>> {
-        let body = body.map_or_else(Body::empty, |value| Body::from(value.to_string()));
+    async fn answer(&self, method: Method, path: &str, body: Body) -> Result<Response<Body>> {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         let request = match &self.token {
             Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
@@ -92,15 +111,36 @@ impl Client {
 
     /// Sends a request; an answer that is no success becomes its error text.
     async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Response<Body>> {
-        let response = self.answer(method, path, body).await?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let bytes = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
-        let error = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| Some(v["error"].as_str()?.to_owned()));
-        bail!(error.unwrap_or_else(|| format!("the server answered {status}")))
+        let body = body.map_or_else(Body::empty, |value| Body::from(value.to_string()));
+        success(self.answer(method, path, body).await?).await
     }
+}
+
+/// The answer, if it is a success; else its error text.
+async fn success(response: Response<Body>) -> Result<Response<Body>> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let bytes = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    let error = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| Some(v["error"].as_str()?.to_owned()));
+    bail!(error.unwrap_or_else(|| format!("the server answered {status}")))
+}
+
+/// The bytes of a file, some at a time.
+fn stream_of(file: File) -> Body {
+    let next = |mut file: File| async move {
+        let mut part = vec![0; UPLOAD_BYTES];
+        match file.read(&mut part).await {
+            Ok(0) => None,
+            Ok(n) => {
+                part.truncate(n);
+                Some((Ok(part), file))
+            }
+            Err(error) => Some((Err(error), file)),
+        }
+    };
+    Body::from_stream(stream::unfold(file, next))
 }
 
 /// An answer that comes line by line.

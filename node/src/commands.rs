@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the file that answers it.
 
 pub(crate) mod bench;
+mod create;
 mod doctor;
 mod import;
 mod list;
@@ -44,6 +45,7 @@ Examples:
   lantern bench qwen3:0.6b                  measure prefill and decode
   lantern pull qwen3:0.6b                   download a model
   lantern import model.gguf --name mine     add a model file
+  lantern create mine -f Modelfile          make a model out of another one, or of a file
 
 Environment:
   OLLAMA_HOST               address to serve at or to talk to [127.0.0.1:11434]
@@ -125,6 +127,17 @@ enum Command {
     },
     /// Measure how fast this machine runs a model, and how near that is to what it could do
     Bench(bench::Options),
+    /// Make a model as a Modelfile describes it
+    Create {
+        /// Name of the new model
+        name: String,
+        /// The Modelfile
+        #[arg(short, long, default_value = "Modelfile")]
+        file: PathBuf,
+        /// Smaller weights: Q8_0, Q4_0, Q4_K_M, Q5_K_M or Q6_K, from weights in F32, F16 or BF16
+        #[arg(short, long)]
+        quantize: Option<String>,
+    },
     /// Check processor, memory, disk, kernels, power meters and clock
     Doctor,
     /// Make, list and revoke tokens, which let other machines change models here
@@ -155,6 +168,7 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Cp { source, destination } => manage::cp(&config, &source, &destination, json).await,
         Command::Pull { model } => pull::pull(&config, &model, json).await,
         Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
+        Command::Create { name, file, quantize } => create::create(&config, &name, &file, quantize.as_deref(), json).await,
         Command::Bench(options) => bench::bench(&config, &options, json),
         Command::Doctor => doctor::doctor(&config, json),
         Command::Token { action } => token::token(&config, &action, json),

@@ -43,7 +43,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
         mode: config.mode,
         state,
         store,
-        registry: config.registry.clone(),
+        registry: config.registry.clone().for_memory(scheduler::report::total_bytes()),
         pulls: Arc::default(),
         uploads: Arc::default(),
         scheduler: Scheduler::start(Limits { threads, sessions, ..config.limits.clone() }),

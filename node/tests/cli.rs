@@ -110,7 +110,7 @@ fn a_pull_without_a_network_says_so() {
     fails(
         &lantern(&d, &["pull", "example.org/a/b"], ""),
         1,
-        "models are pulled from registry.ollama.ai only, not from example.org",
+        "models are pulled from registry.ollama.ai and hf.co only, not from example.org",
     );
     assert_eq!(d.post("/api/pull", &serde_json::json!({ "model": "x", "stream": false })).status, 500);
 }
@@ -223,4 +223,33 @@ fn threads_must_be_a_number() {
         1,
         "LANTERN_THREADS is \"many\", needed is a number such as 4, or one for prompts and one for answers such as 4/3",
     );
+}
+
+#[test]
+fn create_follows_a_modelfile() {
+    let (models, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bytes = testkit::tiny_model(&testkit::Shape::tiny("llama"), kernels::QuantType::F16, 7).bytes();
+    std::fs::write(folder.path().join("tiny.gguf"), bytes).unwrap();
+    let run = |modelfile: &str, more: &[&str]| {
+        let file = folder.path().join("Modelfile");
+        std::fs::write(&file, modelfile).unwrap();
+        let done = command(models.path()).args(["create", "mine", "-f"]).arg(&file).args(more).output().unwrap();
+        (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, out, told) = run("FROM ./tiny.gguf\nSYSTEM Be kind.\nPARAMETER num_ctx 512\n", &["--quantize", "q8_0"]);
+    assert_eq!((code, out.as_str()), (0, "created mine; try: lantern run mine\n"), "{told}");
+    let shown = command(models.path()).args(["show", "mine", "--json"]).output().unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["system"], &shown["details"]["quantization_level"]), (&"Be kind.".into(), &"Q8_0".into()));
+    let (code, out, told) = run("FROM mine\nSYSTEM Be brief.\n", &["--json"]);
+    assert!(code == 0 && out.trim_end().ends_with("{\"status\":\"success\"}"), "{out} {told}");
+    for (modelfile, part) in [
+        ("FROM ./nope.gguf", "there is no such file beside"),
+        ("FROM nope", "cannot create mine"),
+        ("SYSTEM x", "no FROM line"),
+        ("FROM mine\nTEMPLATE {{ if }}", "template error"),
+    ] {
+        let (code, _, told) = run(modelfile, &[]);
+        assert!(code == 1 && told.contains(part), "{modelfile}: {told}");
+    }
 }

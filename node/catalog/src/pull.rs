@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use crate::away;
 use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
-use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, hash_file};
+use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, digest_of};
 
 /// Where Ollama's models are.
 pub const REGISTRY: &str = "https://registry.ollama.ai";
@@ -30,6 +30,8 @@ const N_ATTEMPTS: u32 = 6;
 const N_LAYERS_MAX: usize = 64;
 /// Bytes of a whole model.
 const MODEL_BYTES_MAX: u64 = 1 << 44;
+/// Bytes a model needs beside its weights at least: a short context and room to compute.
+const BESIDE_WEIGHTS: u64 = 128 << 20;
 /// Bytes of a refusal that are repeated to the user.
 const REASON_BYTES_MAX: usize = 500;
 
@@ -39,6 +41,8 @@ pub struct Registry {
     base: String,
     /// The same for models of Hugging Face.
     hub: String,
+    /// Bytes of memory this machine has, where known: what needs more is not fetched.
+    memory: Option<u64>,
     client: Client,
     /// Held while layers are fetched: models share layers, and a layer has one place to arrive at.
     turn: Arc<Mutex<()>>,
@@ -67,6 +71,10 @@ pub enum PullError {
     Refused { status: u16, reason: String },
     #[error("models are pulled from {HOST} and hf.co only, not from {host}")]
     OtherHost { host: String },
+    #[error(
+        "the model needs {needs:.1} GiB of memory, this machine has {has:.1} GiB: choose a smaller model or smaller weights of it"
+    )]
+    TooLarge { needs: f64, has: f64 },
     #[error("the registry's manifest cannot be used: {0}")]
     Manifest(String),
     #[error("cannot reach the registry: {0}")]
@@ -129,7 +137,12 @@ impl Registry {
         let builder = if at_home || away::has_proxy() { builder } else { builder.dns_resolver(Arc::new(away::PublicOnly)) };
         let client = builder.build().map_err(|e| innermost(&e))?;
         let plain = |address: &str| address.trim_end_matches('/').to_owned();
-        Ok(Registry { base: plain(base), hub: plain(hub), client, turn: Arc::default() })
+        Ok(Registry { base: plain(base), hub: plain(hub), memory: None, client, turn: Arc::default() })
+    }
+
+    /// The same, for a machine with so much memory.
+    pub fn for_memory(self, bytes: Option<u64>) -> Registry {
+        Registry { memory: bytes, ..self }
     }
 
     /// Brings a model into the store: its layers, each checked against its digest, then its manifest. Layers that are
@@ -149,6 +162,10 @@ impl Registry {
         let repository = format!("{base}/v2/{namespace}/{model}");
         let bytes = self.manifest(&format!("{repository}/manifests/{tag}")).await?;
         let manifest = parse(&bytes)?;
+        let weights = manifest.layers.iter().filter(|layer| layer.media_type == MODEL).map(|layer| layer.size).sum::<u64>();
+        if let Some(memory) = self.memory.filter(|memory| weights + BESIDE_WEIGHTS > *memory) {
+            return Err(PullError::TooLarge { needs: gib(weights + BESIDE_WEIGHTS), has: gib(memory) });
+        }
         store.create_blobs()?;
         let _turn = self.turn.lock().await;
         let mut fresh = Vec::new();
@@ -284,7 +301,7 @@ impl Registry {
 /// Compares the digest of what has arrived; what has another is removed.
 async fn verified(layer: &Layer, partial: &Path) -> Result<(), PullError> {
     let file = partial.to_owned();
-    let got = tokio::task::spawn_blocking(move || hash_file(&file)).await.expect("hashing does not panic")?;
+    let got = tokio::task::spawn_blocking(move || digest_of(&file)).await.expect("hashing does not panic")?;
     let want = blob_file(&layer.digest).expect("digests are checked").replace('-', ":");
     if got == want {
         return Ok(());
@@ -322,6 +339,10 @@ fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
         return Err(PullError::Manifest("it has no GGUF model among its layers".into()));
     }
     Ok(manifest)
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
 }
 
 fn length(file: &Path) -> u64 {

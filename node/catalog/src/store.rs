@@ -295,7 +295,10 @@ pub(crate) fn read_limited(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The digest of a file, `sha256:<hex>`.
-pub(crate) fn hash_file(path: &Path) -> io::Result<String> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_of(path: &Path) -> io::Result<String> {
     let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; COPY_BYTES]);
     loop {
         match file.read(&mut buffer)? {

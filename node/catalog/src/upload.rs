@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{Staging, Store, blob_file, hash_file, hex};
+use crate::store::{Staging, Store, blob_file, digest_of, hex};
 
 /// Bytes that arrive for a blob. Dropped before its end, it leaves nothing.
 pub struct Upload {
@@ -70,7 +70,7 @@ impl Draft {
     /// # Errors
     /// When it cannot be read or renamed.
     pub fn finish(self) -> io::Result<String> {
-        let digest = hash_file(&self.staging.0)?;
+        let digest = digest_of(&self.staging.0)?;
         let path = self.store.blob_path(&digest).expect("our own digest is well formed");
         std::fs::rename(&self.staging.0, path)?;
         Ok(digest)

@@ -289,3 +289,17 @@ async fn c07_redirects() {
     pull(&here, &store, "tiny").await.0.unwrap();
     assert_eq!(good.seen.lock().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn what_does_not_fit_is_not_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    let small = Registry::new(&server.address, &server.address).unwrap().for_memory(Some(128 << 20));
+    let error = small.pull(&store, &ModelName::parse("tiny").unwrap(), |_| {}).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the model needs 0.1 GiB of memory, this machine has 0.1 GiB: choose a smaller model or smaller weights of it"
+    );
+    assert_eq!((server.seen.lock().unwrap().len(), files(&store)), (1, 0), "its manifest was asked for, nothing more");
+}

@@ -31,14 +31,27 @@ pub fn fitting_n_ctx(
     (room >= n_ctx_min.min(n_ctx)).then(|| room.min(n_ctx))
 }
 
+/// Memory the machine has, capped by the control group's limit. `None` where the system does not say.
+pub fn total_bytes() -> Option<u64> {
+    let total = meminfo("MemTotal:")?;
+    Some(control_group("memory.max").map_or(total, |max| max.min(total)))
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+fn control_group(name: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
+}
+
 /// Memory the system could give now without swapping: free, plus what caches would return (`MemAvailable` of Linux), capped
 /// by the control group's limit. `None` where the system does not say.
 pub fn available_bytes() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024;
-    let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok();
-    let in_group = read("memory.max").map(|max| max.saturating_sub(read("memory.current").unwrap_or(0)));
+    let available = meminfo("MemAvailable:")?;
+    let in_group = control_group("memory.max").map(|max| max.saturating_sub(control_group("memory.current").unwrap_or(0)));
     Some(in_group.map_or(available, |group| group.min(available)))
 }
 

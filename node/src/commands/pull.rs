@@ -1,18 +1,28 @@
-//! `lantern pull`: a model from the registry, with a bar for each layer.
+//! `lantern pull`: a model from a registry, with a bar for each layer.
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::config::Config;
 
 pub(super) async fn pull(config: &Config, model: &str, as_json: bool) -> Result<()> {
     let client = Client::connect(config).await?;
-    let mut lines = client.lines("/api/pull", json!({ "model": model })).await?;
+    follow(&client, "/api/pull", json!({ "model": model }), model, as_json).await?;
+    if !as_json {
+        println!("pulled {model}; try: lantern run {model}");
+    }
+    Ok(())
+}
+
+/// Follows work on a model to its end, with a bar where bytes are told.
+pub(super) async fn follow(client: &Client, path: &str, body: Value, model: &str, as_json: bool) -> Result<()> {
+    let verb = path.trim_start_matches("/api/");
+    let mut lines = client.lines(path, body).await?;
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
-    while let Some(object) = lines.next().await.with_context(|| format!("cannot pull {model}"))? {
+    while let Some(object) = lines.next().await.with_context(|| format!("cannot {verb} {model}"))? {
         if as_json {
             println!("{object}");
             continue;
@@ -24,8 +34,5 @@ pub(super) async fn pull(config: &Config, model: &str, as_json: bool) -> Result<
         }
     }
     bar.finish_and_clear();
-    if !as_json {
-        println!("pulled {model}; try: lantern run {model}");
-    }
     Ok(())
 }

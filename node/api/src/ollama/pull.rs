@@ -109,6 +109,7 @@ pub(super) fn status(error: &PullError) -> StatusCode {
     match error {
         PullError::NotFound => StatusCode::NOT_FOUND,
         PullError::OtherHost { .. } => StatusCode::FORBIDDEN,
+        PullError::TooLarge { .. } => StatusCode::BAD_REQUEST,
         PullError::Store(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
             StatusCode::INSUFFICIENT_STORAGE
         }
