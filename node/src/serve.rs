@@ -24,6 +24,9 @@ use crate::threads;
 /// leave memory are kept in the folder `sessions`, if there is one.
 pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool) -> Result<Router> {
     let store = Store::new(&config.models);
+    if let Err(error) = store.sweep() {
+        tracing::warn!("half-written files could not be removed: {error}");
+    }
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
     }

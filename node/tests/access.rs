@@ -107,7 +107,9 @@ fn h04_h06_tokens_for_everything() {
     // Anthropic's clients send it in a header of their own.
     let body = json!({ "model": "lantern-guide", "max_tokens": 3, "messages": [{ "role": "user", "content": "x" }] }).to_string();
     assert_eq!(d.send("POST", "/v1/messages", &[("x-api-key", &read)], &body).status, 200);
-    let with_read = format!("Bearer {read}");
+    let both = [("Authorization", "Bearer sk-of-another-service"), ("x-api-key", read.as_str())];
+    assert_eq!(d.send("POST", "/v1/messages", &both, &body).status, 200);
+    let with_read = format!("bearer {read}");
     assert_eq!(d.send("GET", "/api/tags", &[("Authorization", &with_read)], "").status, 200);
     Store::open(&d.models.path().join("state")).unwrap().revoke_token("r").unwrap();
     assert_eq!(d.send("GET", "/api/tags", &[("Authorization", &with_read)], "").status, 401, "revoked while the daemon runs");
@@ -159,7 +161,7 @@ fn h01_names() {
         }
     }
     let open = Daemon::start_with(&[("LANTERN_ACCESS", "open")]);
-    assert_eq!(open.send("GET", "/api/version", &[("Host", "evil.example")], "").status, 200);
+    assert_eq!(open.send("GET", "/api/version", &[("Host", "evil.example")], "").status, 403, "also where everything is open");
 }
 
 #[test]

@@ -275,3 +275,14 @@ fn b18_b20_models_that_go_on() {
         assert!(n_ctx < 1 << 31, "{n_ctx} is stated and is what memory has room for");
     });
 }
+
+#[test]
+fn e02_more_values_than_anybody_has_use_for() {
+    row(|d| {
+        let many = format!("{{\"x\":[{}0]}}", "0,".repeat(600_000));
+        let nested = format!("{{\"x\":[{}[]]}}", "[0,0],".repeat(300_000));
+        for body in [many, nested] {
+            check(&d.send("POST", PATHS[0], &[], &body), 400, "more than 500000 values");
+        }
+    });
+}

@@ -112,7 +112,7 @@ fn a_pull_without_a_network_says_so() {
         1,
         "models are pulled from registry.ollama.ai and hf.co only, not from example.org",
     );
-    assert_eq!(d.post("/api/pull", &serde_json::json!({ "model": "x", "stream": false })).status, 500);
+    assert_eq!(d.post("/api/pull", &serde_json::json!({ "model": "x", "stream": false })).status, 502);
 }
 
 #[test]

@@ -86,12 +86,16 @@ fn scope(reach: Reach) -> &'static str {
 /// The caller's token. What is none of ours is left out of account, as clients send keys of other services; one of ours that
 /// is unknown or has expired is an error.
 fn token(app: &App, headers: &HeaderMap) -> Result<Option<Token>, ApiError> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-    let key = || headers.get(API_KEY).and_then(|v| v.to_str().ok());
-    let Some(text) = bearer.or_else(key).map(str::trim).filter(|text| Token::is_one(text)) else { return Ok(None) };
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let bearer = text(header::AUTHORIZATION.as_str()).and_then(|v| v.split_once(' '));
+    let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text);
+    let Some(text) = [bearer, text(API_KEY)].into_iter().flatten().map(str::trim).find(|text| Token::is_one(text)) else {
+        return Ok(None);
+    };
     let unknown = || ApiError { status: StatusCode::UNAUTHORIZED, message: "the token is unknown or has expired".into() };
     let state = app.state.as_ref().ok_or_else(unknown)?;
-    match state.check_token(text, jiff::Timestamp::now()) {
+    // It may wait for the disk.
+    match tokio::task::block_in_place(|| state.check_token(text, jiff::Timestamp::now())) {
         Ok(token) => token.map(Some).ok_or_else(unknown),
         Err(error) => {
             tracing::error!("a token could not be checked: {error}");

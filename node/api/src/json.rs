@@ -14,6 +14,8 @@ use crate::error::ApiError;
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 /// Nesting of a request's body.
 const DEPTH_MAX: usize = 64;
+/// Values in a request: each takes some seventy bytes once it is parsed.
+const N_VALUES_MAX: usize = 500_000;
 /// Bytes of one text in a request.
 const TEXT_BYTES_MAX: usize = 8 << 20;
 /// Items of one list in a request.
@@ -152,14 +154,20 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Refuses deep nesting before anything is built from it.
+/// Refuses deep nesting, and more values than any client has use for, before anything is built from them.
 fn check_depth(body: &[u8]) -> Result<(), ApiError> {
-    let (mut depth, mut in_text, mut escape) = (0usize, false, false);
+    let (mut depth, mut in_text, mut escape, mut n_values) = (0usize, false, false, 0usize);
     for byte in body {
         match byte {
             _ if escape => escape = false,
             b'\\' if in_text => escape = true,
             b'"' => in_text = !in_text,
+            b',' | b':' if !in_text => {
+                n_values += 1;
+                if n_values > N_VALUES_MAX {
+                    return Err(ApiError::bad_request(format!("the request has more than {N_VALUES_MAX} values")));
+                }
+            }
             b'[' | b'{' if !in_text => {
                 depth += 1;
                 if depth > DEPTH_MAX {

@@ -1,4 +1,5 @@
-//! HTTP in, HTTP out. [`router`] serves the Ollama dialect; each endpoint has a file under `ollama/`.
+//! HTTP in, HTTP out. [`router`] serves the dialects of Ollama, OpenAI, Anthropic and LM Studio; each endpoint has a file
+//! in the folder of its dialect.
 
 mod answer;
 mod anthropic;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use access::{Mode, OriginVerdict, host_allowed};
+use access::{OriginVerdict, host_allowed};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -36,7 +36,7 @@ pub(crate) async fn apply(State((app, paths)): State<(App, Arc<[&'static str]>)>
     let mut response = match &cross {
         Some(_) if preflight => preflight_reply(),
         // On every listener: a page that rebinds its name reaches addresses at home as well.
-        _ if app.mode != Mode::Open && !host_allowed(&host, &app.own_name, &app.names) => StatusCode::FORBIDDEN.into_response(),
+        _ if !host_allowed(&host, &app.own_name, &app.names) => StatusCode::FORBIDDEN.into_response(),
         _ if preflight && app.loopback && is_name(&host) => StatusCode::NO_CONTENT.into_response(),
         _ => serve(request, next, &paths).await,
     };

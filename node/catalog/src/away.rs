@@ -1,4 +1,5 @@
-//! What a registry on the internet may lead to: more of the internet, never this machine or its network.
+//! What a registry on the internet may lead to: more of the internet, never this machine or its network. An owner who names a
+//! registry at home, or a proxy, has said that addresses at home are meant.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -2,6 +2,7 @@
 //! [`Registry`] brings models in; it is the only traffic that leaves the machine.
 
 mod away;
+mod collect;
 mod create;
 mod installed;
 mod manifest;

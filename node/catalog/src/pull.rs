@@ -2,7 +2,7 @@
 //! Dropping the future stops the download; what has arrived stays and is taken up by the next.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,11 +168,12 @@ impl Registry {
         }
         store.create_blobs()?;
         let _turn = self.turn.lock().await;
-        let mut fresh = Vec::new();
+        let mut fresh: Vec<(&Layer, PathBuf, PathBuf)> = Vec::new();
         for layer in manifest.layers.iter().chain([&manifest.config]) {
             let blob = store.blob_path(&layer.digest).expect("digests are checked");
             let mut report = |completed| progress(Progress::Layer { digest: layer.digest.clone(), total: layer.size, completed });
-            if blob.metadata().is_ok_and(|m| m.len() == layer.size) {
+            let is_here = |(other, ..): &(&Layer, PathBuf, PathBuf)| other.digest == layer.digest;
+            if fresh.iter().any(is_here) || blob.metadata().is_ok_and(|m| m.len() == layer.size) {
                 report(layer.size);
                 continue;
             }
@@ -264,6 +265,8 @@ impl Registry {
         }
         report(completed);
         if completed == layer.size {
+            // Of nothing there is nothing to ask for.
+            OpenOptions::new().append(true).create(true).open(partial).await?;
             return Ok(());
         }
         let request = self.client.get(address).header(header::RANGE, format!("bytes={completed}-"));

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -21,6 +22,8 @@ const COPY_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
+    /// Held while names change their meaning: a blob that one manifest lets go of may be one that another is about to need.
+    changing: Arc<Mutex<()>>,
 }
 
 /// What a model file says of itself, for its config.
@@ -45,7 +48,7 @@ pub enum StoreError {
 impl Store {
     /// The store in a folder, which need not exist yet.
     pub fn new(folder: impl Into<PathBuf>) -> Store {
-        Store { folder: folder.into() }
+        Store { folder: folder.into(), changing: Arc::default() }
     }
 
     /// Where the store is.
@@ -76,6 +79,7 @@ impl Store {
     /// # Errors
     /// When there is no such model, or files cannot be removed.
     pub fn remove(&self, name: &ModelName) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let installed = self.find(name)?;
         let path = self.manifest_path(&installed.name);
         fs::remove_file(&path)?;
@@ -90,24 +94,22 @@ impl Store {
 
     /// Makes a name mean another manifest, and removes blobs that only its former one used.
     pub(crate) fn replace(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_whole(name, manifest)?;
         let former = self.find(name).ok();
         let name = former.as_ref().map_or(name, |former| &former.name);
         self.write_whole(&self.manifest_path(name), manifest)?;
         former.as_ref().map_or(Ok(()), |former| self.remove_unused(former))
     }
 
-    /// Removes the blobs of a model that no manifest names.
-    fn remove_unused(&self, model: &Installed) -> Result<(), StoreError> {
-        let used: Vec<String> = self.list().iter().flat_map(|m| m.digests().map(String::from).collect::<Vec<_>>()).collect();
-        for digest in model.digests().filter(|d| !used.iter().any(|u| u == d)) {
-            if let Some(path) = self.blob_path(digest) {
-                match fs::remove_file(path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-                    _ => {}
-                }
-            }
+    /// Refuses a manifest that names a blob which is not here.
+    fn check_whole(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
+        let damaged = |reason: String| StoreError::Damaged { name: name.to_string(), reason };
+        let manifest: Manifest = serde_json::from_slice(manifest).map_err(|_| damaged("its manifest is not one".into()))?;
+        match manifest.layers.iter().chain([&manifest.config]).find(|layer| self.blob(&layer.digest).is_none()) {
+            Some(layer) => Err(damaged(format!("{} was removed meanwhile; try again", layer.digest))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives a model a second name, replacing what that name meant.
@@ -150,7 +152,7 @@ impl Store {
     }
 
     /// Names of all manifests that lie where one may: four levels deep, in plain folders with valid names.
-    fn names(&self) -> Vec<ModelName> {
+    pub(crate) fn names(&self) -> Vec<ModelName> {
         let mut paths: Vec<(PathBuf, Vec<String>)> = vec![(self.folder.join("manifests"), Vec::new())];
         for level in 0..4 {
             let entries = paths.into_iter().flat_map(|(folder, parts)| {
@@ -189,7 +191,7 @@ impl Store {
         Ok(Installed { digest, modified, size, config, manifest, blobs, name })
     }
 
-    fn manifest_path(&self, name: &ModelName) -> PathBuf {
+    pub(crate) fn manifest_path(&self, name: &ModelName) -> PathBuf {
         name.parts().iter().fold(self.folder.join("manifests"), |path, part| path.join(part))
     }
 
@@ -211,6 +213,8 @@ impl Store {
 
     /// Makes a name mean the model of a manifest, whose blobs are in the store.
     pub(crate) fn write_manifest(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_whole(name, manifest)?;
         self.write_whole(&self.manifest_path(name), manifest)
     }
 

@@ -143,6 +143,9 @@ pub fn quantize(source: &Path, mixture: Mixture, target: &Path, progress: &mut d
         out.write_all(&[0; ALIGNMENT as usize][..padding as usize])?;
         written += padding;
     }
+    if map.damaged() {
+        return Err(io::Error::other("it became shorter or unreadable while it was in use").into());
+    }
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     Ok(())
 }

@@ -367,6 +367,7 @@ fn ends(header: &Header, vocabulary: &Vocabulary) -> Vec<u32> {
     ends.extend(
         controls.filter(|((text, kind), _)| **kind == TokenKind::Control && TEXTS.contains(&text.as_str())).map(|(_, id)| id),
     );
+    ends.retain(|id| (*id as usize) < vocabulary.tokens.len());
     ends
 }
 

@@ -181,6 +181,14 @@ fn b04_f01_f02_f03_f04_broken_and_endless_templates() {
     check_refused("{{ define \"a\" }}{{ template \"a\" . }}{{ end }}{{ template \"a\" . }}", "deeper than 64 levels");
     let long = "y".repeat(60_000);
     check_refused(&format!("{{{{ if .Messages }}}}{{{{ end }}}}{{{{ range 100 }}}}{long}{{{{ end }}}}"), "wrote more than");
+    let blocks = format!(
+        "{{{{ define \"a\" }}}}{}{{{{ template \"a\" }}}}{}{{{{ end }}}}{{{{ template \"a\" }}}}",
+        "{{ range 1 }}".repeat(60),
+        "{{ end }}".repeat(60)
+    );
+    check_refused(&blocks, "deeper in each other than 200 levels");
+    check_refused("{{ $x := \"aaaaaaaa\" }}{{ range 45 }}{{ $x = print $x $x }}{{ end }}{{ .Messages }}", "more than 256 MiB");
+    check_refused("{{ range 3000000 }}{{ $x := $ }}{{ end }}{{ .Messages }}", "more than 256 MiB");
     check_refused("{{ index .Messages 7 }}", "index out of range");
     check_refused("{{ .Messages }}{{ template \"nope\" }}", "not defined");
 }

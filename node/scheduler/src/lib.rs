@@ -104,6 +104,9 @@ pub struct ModelFile {
 /// Events a slow reader may leave unread before its session pauses: some seconds of text.
 const EVENTS_MAX: usize = 256;
 
+/// Stack of the engine thread, where templates and schemas of clients are gone through.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Handle to the engine thread. Dropping the last one ends it.
 #[derive(Clone)]
 pub struct Scheduler {
@@ -133,11 +136,15 @@ impl Scheduler {
         let run = move || {
             Worker::new(worker_parts.0, worker_parts.1, limits).run();
         };
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(run).expect("the system can start a thread");
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .stack_size(STACK_BYTES)
+            .spawn(run)
+            .expect("the system can start a thread");
         Scheduler { inner: Arc::new(Inner { queue, residents, thread: Some(thread) }) }
     }
 
-    /// Hands a request over and returns what will come back. The last event is `Done`, `Rendered` or `Failed`.
+    /// Hands a request over and returns what will come back. The last event is `Done`, `Embedded`, `Rendered` or `Failed`.
     ///
     /// # Errors
     /// When too many requests wait already.

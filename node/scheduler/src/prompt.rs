@@ -106,25 +106,43 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// Renders the messages; while the prompt is too long and may be cut, the oldest message that is not a system message
-    /// goes. The last message always stays.
+    /// Renders the messages without the oldest that are not system messages, as many as must go for the prompt to fit if it
+    /// may be cut. The last message always stays. Tells how many went.
     fn fitting(&self, messages: &[Value], truncate: bool, n_ctx: usize) -> Result<(String, char, usize), Failure> {
         let guard = unused_mark(messages, self.tools);
         let mut messages: Vec<Value> = for_template(messages, self.format());
         messages.iter_mut().for_each(|message| *message = guarded(self.model, message, guard));
         let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
-        let n_all = messages.len();
-        loop {
-            let text = self.render(&messages, &tools)?;
-            if !truncate || encode(self.model, &text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx {
-                return Ok((text, guard, n_all - messages.len()));
-            }
-            let last = messages.len() - 1;
-            let Some(oldest) = messages[..last].iter().position(|m| m["role"] != "system") else {
-                return Ok((text, guard, n_all - messages.len()));
-            };
-            messages.remove(oldest);
+        let whole = self.render(&messages, &tools)?;
+        let fits = |text: &str| encode(self.model, text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx;
+        let last = messages.len() - 1;
+        let n_droppable = messages[..last].iter().filter(|m| m["role"] != "system").count();
+        if !truncate || n_droppable == 0 || fits(&whole) {
+            return Ok((whole, guard, 0));
         }
+        // The fewest that must go are found by halving: each look renders and tokenizes everything that stays.
+        let without = |n_dropped: usize| {
+            let mut left = n_dropped;
+            let stays = |(index, message): &(usize, &Value)| {
+                let goes = *index < last && message["role"] != "system" && left > 0;
+                left -= usize::from(goes);
+                !goes
+            };
+            let kept: Vec<Value> = messages.iter().enumerate().filter(stays).map(|(_, message)| message.clone()).collect();
+            self.render(&kept, &tools)
+        };
+        let (mut too_few, mut enough) = (0, n_droppable);
+        let mut text = without(enough)?;
+        while enough - too_few > 1 {
+            let middle = too_few.midpoint(enough);
+            let shorter = without(middle)?;
+            if fits(&shorter) {
+                (enough, text) = (middle, shorter);
+            } else {
+                too_few = middle;
+            }
+        }
+        Ok((text, guard, enough))
     }
 
     fn format(&self) -> AnswerFormat {
@@ -226,7 +244,9 @@ fn guarded(model: &Model, message: &Value, guard: char) -> Value {
     match message {
         Value::String(text) => Value::String(model.tokenizer().guard(text, guard)),
         Value::Array(items) => items.iter().map(|item| guarded(model, item, guard)).collect(),
-        Value::Object(entries) => entries.iter().map(|(key, item)| (key.clone(), guarded(model, item, guard))).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, item)| (model.tokenizer().guard(key, guard), guarded(model, item, guard))).collect()
+        }
         other => other.clone(),
     }
 }

@@ -134,6 +134,20 @@ impl Slot {
                 other.expect("one of the two shares something").fork(&self.model, n_shared).map_err(no_range)?
             }
         };
+        self.make_room(shelf);
+        Ok(session)
+    }
+
+    /// A session whose memory a request for vectors uses. Encoders keep keys and values as they are.
+    pub(crate) fn embedding_session(&mut self, shelf: &Shelf) -> Result<Session, Failure> {
+        self.make_room(shelf);
+        let kv_type = if self.model.encodes() { KvType::F16 } else { self.kv_type };
+        let session = Session::new(&self.model, kv_type, self.n_ctx);
+        session.map_err(|e| Failure::server(format!("no address range for a session: {e}")))
+    }
+
+    /// Lets idle sessions go, longest unused first, until one more may run.
+    fn make_room(&mut self, shelf: &Shelf) {
         while !self.idle.is_empty() && self.idle.len() + self.n_running >= self.n_sessions {
             let session = self.idle.remove(0);
             // One at a time, so that memory beyond the budget is that of one session.
@@ -141,7 +155,6 @@ impl Slot {
                 shelf.put(&self.file.digest, session);
             }
         }
-        Ok(session)
     }
 
     pub(crate) fn status(&self) -> Resident {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{KvType, Level, Pool, Session, Slice, step};
+use engine::{Level, Pool, Session, Slice, step};
 use tokio::sync::mpsc;
 
 use crate::Limits;
@@ -18,7 +18,7 @@ use crate::shelf::Shelf;
 
 /// Rows of a step at most.
 pub const N_BATCH: usize = 256;
-/// Tokens of a text to embed that are computed before running chats have their turn.
+/// Tokens of a text to embed that a decoder computes before running chats have their turn; an encoder needs all of a text.
 const N_EMBEDDED: usize = 64;
 /// Time between looks at readers that have fallen behind.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -149,8 +149,7 @@ impl Worker {
             return Ok(Some(answered_at_once(DoneReason::Load, request, load)));
         }
         if let Input::Embed { texts, truncate } = &request.input {
-            let session = Session::new(&slot.model, KvType::F16, slot.n_ctx)
-                .map_err(|e| Failure::server(format!("no address range for a session: {e}")))?;
+            let session = slot.embedding_session(&self.shelf)?;
             let events = events.clone();
             let embedding = Embeddings::new(request, (texts, *truncate), &slot.model, session, events, load)?;
             slot.n_running += 1;

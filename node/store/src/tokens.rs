@@ -122,7 +122,8 @@ impl Store {
         if let Some(found) = &found
             && found.last_used.is_none_or(|used| now.as_second() - used.as_second() >= USE_INTERVAL)
         {
-            connection.execute("UPDATE tokens SET last_used = ?1 WHERE name = ?2", params![now.as_second(), found.name])?;
+            // A disk that is full must not lock its owner out: the note is lost, the token is not.
+            _ = connection.execute("UPDATE tokens SET last_used = ?1 WHERE name = ?2", params![now.as_second(), found.name]);
         }
         Ok(found)
     }

@@ -148,9 +148,15 @@ type Line = Result<Value, ApiError>;
 /// told, and the model is made all the same.
 async fn work(app: App, mut wish: Wish, lines: UnboundedSender<Line>) {
     let tell = |line: Line| _ = lines.send(line);
+    let mut pace = pull::Pace::default();
+    let report = |progress| {
+        if pace.tells(&progress) {
+            tell(Ok(pull::object(&progress)));
+        }
+    };
     if let Source::Model(from) = &wish.source
         && matches!(app.store.find(from), Err(StoreError::NotFound { .. }))
-        && let Err(error) = app.registry.pull(&app.store, from, |progress| tell(Ok(pull::object(&progress)))).await
+        && let Err(error) = app.registry.pull(&app.store, from, report).await
     {
         return tell(Err(ApiError { status: pull::status(&error), message: error.to_string() }));
     }

@@ -74,12 +74,9 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
             log.ended = ended;
         });
     };
-    let mut told = Instant::now();
+    let mut pace = Pace::default();
     let report = |progress: Progress| {
-        // Bytes come by the thousand times a second; clients want to see them move.
-        let moving = matches!(progress, Progress::Layer { total, completed, .. } if 0 < completed && completed < total);
-        if !moving || told.elapsed() >= INTERVAL {
-            told = Instant::now();
+        if pace.tells(&progress) {
             tell(object(&progress), false);
         }
     };
@@ -101,6 +98,22 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
             tell(json!({ "error": error.to_string() }), true);
         }
         None => tracing::info!("stopped pulling {name}: nobody waits for it"),
+    }
+}
+
+/// Bytes come by the thousand times a second; clients want to see them move.
+#[derive(Default)]
+pub(super) struct Pace(Option<Instant>);
+
+impl Pace {
+    /// Whether progress is worth telling now.
+    pub(super) fn tells(&mut self, progress: &Progress) -> bool {
+        let moving = matches!(progress, Progress::Layer { total, completed, .. } if 0 < *completed && completed < total);
+        let tells = !moving || self.0.is_none_or(|told| told.elapsed() >= INTERVAL);
+        if tells {
+            self.0 = Some(Instant::now());
+        }
+        tells
     }
 }
 

@@ -8,6 +8,12 @@ use super::parse::{Base, Node, Pipeline, Term};
 
 /// Templates that call each other.
 const DEPTH_MAX: usize = 64;
+/// Blocks inside blocks, those of called templates included.
+const N_BLOCKS_MAX: usize = 200;
+/// Bytes of all values that are taken, made or kept; a template of a real model takes some times its messages.
+const VALUES_BYTES_MAX: usize = 256 << 20;
+/// What a value takes beside its texts.
+const VALUE_BYTES: usize = 72;
 
 /// One filling in of a template.
 pub(super) struct Run<'a> {
@@ -16,6 +22,8 @@ pub(super) struct Run<'a> {
     steps_left: usize,
     limit: usize,
     depth: usize,
+    n_blocks: usize,
+    bytes_left: usize,
     variables: Vec<(String, Value)>,
     /// Where the answer goes, once the place is reached: nothing is written after it.
     stops_at_response: bool,
@@ -39,6 +47,8 @@ impl<'a> Run<'a> {
             steps_left: n_steps,
             limit,
             depth: 0,
+            n_blocks: 0,
+            bytes_left: VALUES_BYTES_MAX,
             variables: Vec::new(),
             stops_at_response: false,
             stopped: false,
@@ -54,6 +64,16 @@ impl<'a> Run<'a> {
     }
 
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
+        self.n_blocks += 1;
+        if self.n_blocks > N_BLOCKS_MAX {
+            return Err(GoTemplateError::Run(format!("blocks stand deeper in each other than {N_BLOCKS_MAX} levels")));
+        }
+        let flow = self.in_order(nodes, dot);
+        self.n_blocks -= 1;
+        flow
+    }
+
+    fn in_order(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
         for node in nodes {
             if self.stopped {
                 return Ok(Flow::Break);
@@ -169,6 +189,9 @@ impl<'a> Run<'a> {
             value = Some(self.command(command, value, dot)?);
         }
         let value = value.unwrap_or_default();
+        if pipeline.to.is_some() {
+            self.charge(&value)?;
+        }
         match &pipeline.to {
             Some((name, true)) => self.variables.push((name.clone(), value.clone())),
             Some((name, false)) => {
@@ -203,16 +226,35 @@ impl<'a> Run<'a> {
         }
         let mut operands = rest.iter().map(|term| self.term(term, dot)).collect::<Result<Vec<_>, _>>()?;
         operands.extend(piped);
-        functions::call(name, &operands, self.dates).map_err(GoTemplateError::Run)
+        // What is put together is at most as large as what it is put together from, with escapes.
+        if ["print", "println", "printf", "json"].contains(&name.as_str()) {
+            operands.iter().try_for_each(|operand| self.charge(operand))?;
+        }
+        let value = functions::call(name, &operands, self.dates).map_err(GoTemplateError::Run)?;
+        self.charge(&value)?;
+        Ok(value)
+    }
+
+    /// Counts the bytes of a value.
+    fn charge(&mut self, value: &Value) -> Result<(), GoTemplateError> {
+        let too_much = || GoTemplateError::Run(format!("its values take more than {} MiB", VALUES_BYTES_MAX >> 20));
+        self.bytes_left = self.bytes_left.checked_sub(size(value)).ok_or_else(too_much)?;
+        Ok(())
     }
 
     fn term(&mut self, term: &Term, dot: &Value) -> Result<Value, GoTemplateError> {
         let base = match &term.base {
-            Base::Dot => return fields(dot, &term.fields),
+            Base::Dot => {
+                let value = fields(dot, &term.fields)?;
+                self.charge(&value)?;
+                return Ok(value);
+            }
             Base::Variable(name) => {
                 let known = self.variables.iter().rfind(|(known, _)| known == name);
                 let value = &known.ok_or_else(|| GoTemplateError::Run(format!("undefined variable \"${name}\"")))?.1;
-                return fields(value, &term.fields);
+                let value = fields(value, &term.fields)?;
+                self.charge(&value)?;
+                return Ok(value);
             }
             Base::Literal(value) => value.clone(),
             Base::Function(name) => functions::call(name, &[], self.dates).map_err(GoTemplateError::Run)?,
@@ -228,6 +270,17 @@ impl<'a> Run<'a> {
         self.out.push_str(text);
         Ok(())
     }
+}
+
+/// Bytes of a value, about.
+fn size(value: &Value) -> usize {
+    VALUE_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(size).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// A field of a field of a value; what is not there is nothing.
