@@ -303,3 +303,30 @@ async fn what_does_not_fit_is_not_fetched() {
     );
     assert_eq!((server.seen.lock().unwrap().len(), files(&store)), (1, 0), "its manifest was asked for, nothing more");
 }
+
+#[tokio::test]
+async fn a_layer_named_twice_and_one_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let layer = |kind: &str, bytes: &[u8]| serde_json::json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
+    let license = layer("application/vnd.ollama.image.license", b"free");
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": layer("application/vnd.docker.container.image.v1+json", CONFIG),
+        "layers": [layer("application/vnd.ollama.image.model", b"weights"), license, license,
+            layer("application/vnd.ollama.image.system", b"")],
+    });
+    let blob = |bytes: &[u8]| (format!("/v2/library/odd/blobs/{}", digest(bytes)), Reply::Bytes(bytes.to_vec()));
+    let path = "/v2/library/odd/manifests/latest".to_owned();
+    let server = serve(HashMap::from([
+        (path, Reply::Bytes(manifest.to_string().into_bytes())),
+        blob(CONFIG),
+        blob(b"weights"),
+        blob(b"free"),
+    ]));
+    pull(&server, &store, "odd").await.0.unwrap();
+    let found = store.find(&ModelName::parse("odd").unwrap()).unwrap();
+    assert_eq!((found.licenses().len(), found.system().as_deref()), (2, Some("")));
+    assert_eq!(files(&store), 4, "nothing unfinished is left");
+}
