@@ -265,3 +265,16 @@ fn e19_calls_and_tools_that_are_wrong() {
     let message = chat(&d, "broken", json!({ "tools": [clock()] }))["message"].clone();
     assert_eq!(message, json!({ "role": "assistant", "content": "<tool_call>{\"name\": \"get_cur" }));
 }
+
+#[test]
+fn h13_e16_images_are_refused_by_models_of_text() {
+    let d = Daemon::start();
+    let refused = "lantern-guide:latest does not support images";
+    for image in ["iVBORw0KGgo=", "not base64!", "http://example.com/x.png", "<svg/>"] {
+        let message = json!({ "role": "user", "content": "What is this?", "images": [image] });
+        d.post("/api/chat", &json!({ "model": GUIDE, "messages": [message] })).is_error(400, refused);
+        d.post("/api/generate", &json!({ "model": GUIDE, "prompt": "What is this?", "images": [image] })).is_error(400, refused);
+    }
+    let none = json!({ "model": GUIDE, "messages": [{ "role": "user", "content": "hello", "images": [] }], "stream": false });
+    assert_eq!(d.post("/api/chat", &none).status, 200);
+}

@@ -69,7 +69,7 @@ fn send_some(mut stream: TcpStream, bytes: &[u8], n: usize) {
 }
 
 #[test]
-fn j03_a_pull_survives_twenty_kills() {
+fn b07_b08_j03_a_pull_survives_twenty_kills() {
     let weights = tiny_model(&Shape { n_vocab: 8000, ..Shape::tiny("llama") }, QuantType::F16, 4).bytes();
     let (budget, budgets) = channel();
     let (begins, begun) = channel();
@@ -103,4 +103,11 @@ fn j03_a_pull_survives_twenty_kills() {
     let blob = d.models.path().join("blobs").join(digest(&weights).replace(':', "-"));
     assert_eq!(std::fs::read(blob).unwrap(), weights);
     assert!(!partial_of(&d).exists());
+    // What is here is not fetched again, and its progress is told all the same.
+    let again = d.send("POST", "/api/pull", &[], &body).lines();
+    let statuses: Vec<&str> = again.iter().map(|line| line["status"].as_str().unwrap()).collect();
+    let layer = format!("pulling {}", &digest(&weights)[7..19]);
+    assert_eq!(statuses[..2], ["pulling manifest", &layer]);
+    assert_eq!(statuses[statuses.len() - 3..], ["verifying sha256 digest", "writing manifest", "success"]);
+    assert_eq!((&again[1]["digest"], &again[1]["completed"]), (&json!(digest(&weights)), &again[1]["total"]));
 }
