@@ -9,6 +9,7 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory, panic_utils};
 use serde_json::{Map, Value, json};
 
+use crate::map::return_freed_memory;
 use crate::parse::AnswerFormat;
 use crate::tokenizer::Tokenizer;
 
@@ -47,7 +48,7 @@ pub enum GrammarError {
     Failed(String),
 }
 
-/// A vocabulary arranged for constraints: some ten bytes for each byte of its tokens, made when the first request asks.
+/// A vocabulary arranged for constraints, made when the first request asks: 48 MB for the 151,936 tokens of Qwen 3.
 pub struct Grammars {
     factory: ParserFactory,
 }
@@ -68,6 +69,8 @@ impl Grammars {
             let mut factory = ParserFactory::new_simple(&environment(tokenizer)?).map_err(|e| failed(&e.to_string()))?;
             factory.quiet();
             factory.limits_mut().verbose_errors = false;
+            // The lists it is made from are some megabytes.
+            return_freed_memory();
             Ok(Grammars { factory })
         })
         .map_err(GrammarError::Vocabulary)?
