@@ -2,6 +2,7 @@
 import json
 import math
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -63,3 +64,10 @@ for wish in sys.argv[3:]:
     cosines = [float(numpy.dot(a, b)) for a, b in zip(reply["embeddings"], expected)]
     print(f"{name}: cosine with the reference at least {min(cosines):.7f} over {len(cosines)} texts of {min(map(len, ids))} to {max(map(len, ids))} tokens")
     assert min(cosines) >= float(least), f"{name}: {min(cosines)} is below {least}: {cosines}"
+    texts = [f"The quick brown fox jumps over the lazy dog number {i}. " * 6 for i in range(64)]
+    best = 0
+    for _ in range(4):
+        begun = time.monotonic()
+        n_tokens = ask("/api/embed", {"model": name, "input": texts})["prompt_eval_count"]
+        best = max(best, n_tokens / (time.monotonic() - begun))
+    print(f"{name}: {best:.0f} tokens/s, the best of four requests of {len(texts)} texts and {n_tokens} tokens")

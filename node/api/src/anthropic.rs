@@ -16,8 +16,9 @@ use crate::App;
 use crate::answer::random_id;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::json::{self, Fields};
+use crate::json::Fields;
 use crate::ollama::chat::{Asked, begin};
+use crate::openai::reply;
 use crate::routes::Routes;
 
 pub(crate) fn routes() -> Routes {
@@ -60,12 +61,6 @@ async fn answer(app: &App, caller: Caller, body: &Bytes) -> Result<Response, Api
         "usage": { "input_tokens": whole.done.n_prompt, "output_tokens": whole.done.n_decoded },
     });
     Ok(context.tell(reply(&message)))
-}
-
-fn reply(value: &Value) -> Response {
-    let mut response = Response::new((json::escaped(value) + "\n").into());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// An error in this dialect's envelope.

@@ -77,11 +77,7 @@ pub(crate) fn finish_reason(reason: DoneReason, n_calls: usize) -> &'static str 
 }
 
 /// Sampling fields as Ollama's options; `defaults` are those the dialect states where the request does not.
-pub(crate) fn options(
-    fields: &json::Fields,
-    n_predict: &[&str],
-    defaults: &[(&str, f64)],
-) -> Result<Map<String, Value>, ApiError> {
+pub(crate) fn options(fields: &json::Fields, n_predict: &[&str], defaults: &[(&str, f64)]) -> Map<String, Value> {
     let mut options = Map::new();
     if let Some(n) = n_predict.iter().find_map(|name| fields.get(name)) {
         options.insert("num_predict".into(), n.clone());
@@ -94,7 +90,7 @@ pub(crate) fn options(
             options.insert(name.into(), value.clone());
         }
     }
-    Ok(options)
+    options
 }
 
 /// Whether to think, as `reasoning_effort` or `reasoning.effort` say it, in Ollama's words.

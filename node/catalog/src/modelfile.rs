@@ -38,9 +38,19 @@ pub enum ModelfileError {
 }
 
 /// Parameters and their types.
-const INTEGERS: [&str; 9] =
-    ["num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed", "num_predict", "top_k"];
-const MORE_INTEGERS: [&str; 2] = ["repeat_last_n", "draft_num_predict"];
+const INTEGERS: [&str; 11] = [
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+    "draft_num_predict",
+];
 const FLOATS: [&str; 7] =
     ["temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"];
 /// Parameters that meant something once.
@@ -115,7 +125,7 @@ impl Modelfile {
             let stops = self.parameters.entry("stop").or_insert_with(|| json!([]));
             stops.as_array_mut().expect("only stops are put here").push(json!(value));
             return Ok(());
-        } else if INTEGERS.contains(&name) || MORE_INTEGERS.contains(&name) {
+        } else if INTEGERS.contains(&name) {
             json!(value.parse::<i64>().map_err(|_| wrong("a whole number"))?)
         } else if FLOATS.contains(&name) {
             json!(value.parse::<f64>().ok().filter(|v| v.is_finite()).ok_or_else(|| wrong("a number"))?)

@@ -13,7 +13,7 @@ pub enum Family {
     Llama,
     Qwen2,
     Qwen3,
-    /// An encoder: BERT, MiniLM, BGE, E5.
+    /// An encoder: BERT, MiniLM.
     Bert,
     /// An encoder with rope and gates.
     NomicBert,
@@ -28,7 +28,7 @@ impl Family {
 
 /// Their names in files, for the message that refuses another.
 pub const FAMILIES: &str =
-    "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen3; for embeddings also bert (with MiniLM, BGE), nomic-bert";
+    "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen3; for embeddings also bert (with MiniLM), nomic-bert";
 
 /// Why a model's numbers were refused.
 #[derive(Debug, thiserror::Error)]

@@ -123,10 +123,8 @@ impl AnswerFormat {
         match self.calls {
             Calls::Between(Marks { open: "<tool_call>", close }) => ("<tool_call>\n", close, "arguments"),
             Calls::After { open: "[TOOL_CALLS]", .. } => ("[TOOL_CALLS][", "]", "arguments"),
-            Calls::After { open: open @ ("<|tool_call|>" | "functools"), .. } => match open {
-                "functools" => ("functools[", "]", "arguments"),
-                _ => ("<|tool_call|>[", "]", "arguments"),
-            },
+            Calls::After { open: "<|tool_call|>", .. } => ("<|tool_call|>[", "]", "arguments"),
+            Calls::After { open: "functools", .. } => ("functools[", "]", "arguments"),
             Calls::After { .. } => ("", "", "parameters"),
             Calls::Between(_) => ("<|tool_call_start|>", "<|tool_call_end|>", "arguments"),
             Calls::Bare => ("", "", "arguments"),

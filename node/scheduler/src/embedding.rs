@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Embedding, Model, Pool, Session, Specials};
+use engine::{EmbedError, Embedding, Model, Pool, Session, Specials};
 use tokio::sync::mpsc;
 
 use crate::request::{Embedded, Event, Failure, Request, Times};
@@ -63,7 +63,8 @@ impl Embeddings {
                     self.vectors.push(vector);
                     self.waiting.pop();
                 }
-                Err(error) => return self.end(Event::Failed(Failure::request(error))),
+                Err(error @ EmbedError::Step(_)) => return self.end(Event::Failed(Failure::server(error))),
+                Err(error @ EmbedError::NotNumbers) => return self.end(Event::Failed(Failure::request(error))),
             }
         }
         if self.waiting.is_empty() {
