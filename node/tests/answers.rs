@@ -11,6 +11,7 @@ use testkit::{Said, script_model};
 
 const GUIDE: &str = "lantern-guide";
 const QWEN: &str = include_str!("templates/qwen3.jinja");
+const GEMMA2: &str = include_str!("templates/gemma2.jinja");
 const MISTRAL: &str = include_str!("templates/mistral.jinja");
 
 fn clock() -> Value {
@@ -277,4 +278,24 @@ fn h13_e16_images_are_refused_by_models_of_text() {
     }
     let none = json!({ "model": GUIDE, "messages": [{ "role": "user", "content": "hello", "images": [] }], "stream": false });
     assert_eq!(d.post("/api/chat", &none).status, 200);
+}
+
+/// Gemma 2 was taught no system role, and its template refuses one: the user's first words carry it.
+#[test]
+fn a_system_prompt_reaches_families_without_that_role() {
+    let d = Daemon::start();
+    d.install("gemma", &script_model(&[Said::Text("Ahoy.")], GEMMA2).bytes());
+    let rendered = |messages: Value| {
+        let reply = d.post("/api/chat", &json!({ "model": "gemma", "messages": messages, "_debug_render_only": true }));
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()["_debug_info"]["rendered_template"].as_str().unwrap().to_owned()
+    };
+    let (system, user) = (json!({ "role": "system", "content": "Be brief." }), json!({ "role": "user", "content": "Hi" }));
+    let alone = rendered(json!([user]));
+    let told = rendered(json!([system, user]));
+    assert_eq!(told, alone.replace("Hi", "Be brief.\n\nHi"));
+    // What the template refuses for another reason stays refused, in its own words.
+    let reply = d.post("/api/chat", &json!({ "model": "gemma", "messages": [system, user, user] }));
+    assert_eq!(reply.status, 400, "{}", reply.body);
+    assert!(reply.body.contains("must alternate"), "{}", reply.body);
 }

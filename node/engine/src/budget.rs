@@ -59,7 +59,7 @@ pub fn available_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use crate::hyperparams::Family;
-    use kernels::RopePairs;
+    use kernels::{Gate, RopePairs};
 
     #[test]
     fn context_shrinks_to_fit() {
@@ -74,8 +74,18 @@ mod tests {
             n_ctx_train: 100,
             norm_epsilon: 1e-5,
             pooling: None,
-            rope: vec![1.0],
+            n_ctx_original: 100,
+            ropes: Vec::new(),
             rope_pairs: RopePairs::Adjacent,
+            layers: Vec::new(),
+            gate: Gate::Silu,
+            experts: None,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            attention_scale: 0.5,
+            attention_cap: None,
+            logit_scale: 1.0,
+            logit_cap: None,
         };
         // 2 layers × k and v × 4 values × 2 bytes.
         assert_eq!(kv_bytes(&h, KvType::F16, 1), 32);

@@ -1,10 +1,10 @@
 //! The numbers that shape a model, read from the header and checked once. Nothing later checks them again.
 
-use kernels::RopePairs;
+use kernels::{Gate, RopePairs};
 
 use crate::embed::Pooling;
-
 use crate::gguf::Header;
+use crate::rope::Rope;
 
 /// Architectures this build runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,16 @@ pub enum Family {
     /// Llama 2 and 3, Mistral, SmolLM2, TinyLlama.
     Llama,
     Qwen2,
+    /// Qwen 2 with experts, one of them shared.
+    Qwen2Moe,
     Qwen3,
+    Qwen3Moe,
+    Gemma2,
+    Gemma3,
+    /// Phi 3, 3.5 and 4.
+    Phi3,
+    Granite,
+    SmolLm3,
     /// An encoder: BERT, MiniLM.
     Bert,
     /// An encoder with rope and gates.
@@ -24,11 +33,40 @@ impl Family {
     pub fn encodes(self) -> bool {
         matches!(self, Family::Bert | Family::NomicBert)
     }
+
+    /// What files call it.
+    fn named(name: &str) -> Option<Family> {
+        Some(match name {
+            "llama" => Family::Llama,
+            "qwen2" => Family::Qwen2,
+            "qwen2moe" => Family::Qwen2Moe,
+            "qwen3" => Family::Qwen3,
+            "qwen3moe" => Family::Qwen3Moe,
+            "gemma2" => Family::Gemma2,
+            "gemma3" => Family::Gemma3,
+            "phi3" => Family::Phi3,
+            "granite" => Family::Granite,
+            "smollm3" => Family::SmolLm3,
+            "bert" => Family::Bert,
+            "nomic-bert" => Family::NomicBert,
+            _ => return None,
+        })
+    }
+
+    /// Whether each head of q and k is normalised.
+    pub(crate) fn norms_heads(self) -> bool {
+        matches!(self, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3)
+    }
+
+    /// Whether what attention and feed-forward give is normalised before it is added.
+    pub(crate) fn norms_outputs(self) -> bool {
+        matches!(self, Family::Gemma2 | Family::Gemma3)
+    }
 }
 
 /// Their names in files, for the message that refuses another.
-pub const FAMILIES: &str =
-    "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen3; for embeddings also bert (with MiniLM), nomic-bert";
+pub const FAMILIES: &str = "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen2moe, qwen3, qwen3moe, gemma2, gemma3, phi3 (with Phi 4), granite, \
+     smollm3; for embeddings also bert (with MiniLM), nomic-bert";
 
 /// Why a model's numbers were refused.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +92,55 @@ pub struct Hyperparams {
     /// Context length the model was trained for.
     pub n_ctx_train: usize,
     pub norm_epsilon: f32,
+    /// Context length of its first training, beyond which rope may differ.
+    pub n_ctx_original: usize,
     /// How embeddings are pooled, where the file says it.
     pub pooling: Option<Pooling>,
-    /// Angle per position of each rotated pair; `2 · rope.len()` values of a head are rotated.
-    pub rope: Vec<f32>,
+    /// Rotary positions that layers use; none in BERT, which learns its positions.
+    pub ropes: Vec<Rope>,
     pub rope_pairs: RopePairs,
+    /// What sets layers apart, for each of them.
+    pub layers: Vec<LayerKind>,
+    pub gate: Gate,
+    pub experts: Option<ExpertCounts>,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f32,
+    /// What the outputs of attention and feed-forward are multiplied by before they are added.
+    pub residual_scale: f32,
+    /// What the products of queries and keys are multiplied by.
+    pub attention_scale: f32,
+    /// What keeps those within bounds, see [`kernels::Attention`].
+    pub attention_cap: Option<f32>,
+    pub logit_scale: f32,
+    pub logit_cap: Option<f32>,
+}
+
+/// What sets one layer apart from another.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerKind {
+    /// Positions that a token sees, itself included; all that came before if `None`.
+    pub window: Option<usize>,
+    /// Which of the model's ropes turns its queries and keys, if any does.
+    pub rope: Option<usize>,
+}
+
+/// Experts of each layer: feed-forward parts of which a token uses a few.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpertCounts {
+    pub n: usize,
+    /// How many a token uses.
+    pub n_used: usize,
+    pub n_ff: usize,
+    /// Width of the one that all tokens use besides.
+    pub n_ff_shared: Option<usize>,
+    /// Whether the weights of those used are made to sum to one.
+    pub normalized: bool,
 }
 
 /// Layers of a model; the largest published have below 200.
 const N_LAYER_MAX: i128 = 1_024;
 /// Width of anything.
-const WIDTH_MAX: i128 = 1 << 20;
+pub(crate) const WIDTH_MAX: i128 = 1 << 20;
 /// Bytes of an architecture's name shown in a message.
 const NAME_SHOWN: usize = 60;
 
@@ -75,14 +151,8 @@ impl Hyperparams {
     /// When the architecture is unknown, or a number missing or impossible.
     pub fn read(header: &Header) -> Result<Hyperparams, HyperparamsError> {
         let architecture = header.text("general.architecture").unwrap_or_default();
-        let family = match architecture {
-            "llama" => Family::Llama,
-            "qwen2" => Family::Qwen2,
-            "qwen3" => Family::Qwen3,
-            "bert" => Family::Bert,
-            "nomic-bert" => Family::NomicBert,
-            other => return Err(HyperparamsError::Architecture { found: other.chars().take(NAME_SHOWN).collect() }),
-        };
+        let family = Family::named(architecture)
+            .ok_or_else(|| HyperparamsError::Architecture { found: architecture.chars().take(NAME_SHOWN).collect() })?;
         let keys = Keys { header, architecture };
         let n_embd = keys.count("embedding_length", WIDTH_MAX)?;
         let n_head = keys.count("attention.head_count", WIDTH_MAX)?;
@@ -103,26 +173,48 @@ impl Hyperparams {
         if let Some(n) = keys.optional_count("attention.value_length", WIDTH_MAX)?.filter(|n| *n != n_embd_head) {
             return Err(keys.wrong("attention.value_length", n, format!("the key length {n_embd_head}")));
         }
-        if let Some(n) = keys.integer("expert_count").filter(|n| *n != 0) {
-            return Err(keys.wrong("expert_count", n, "0: mixtures of experts are not supported".into()));
-        }
+        let n_layer = keys.count("block_count", N_LAYER_MAX)?;
+        let experts = experts(&keys, family)?;
+        let (ropes, layers) = positions(&keys, family, n_layer, n_embd_head)?;
+        let gemma = family.norms_outputs();
+        // The largest of each generation, 27B, divides by the width of its embedding.
+        let largest = family == Family::Gemma2 && n_layer == 46 || family == Family::Gemma3 && n_layer == 62;
+        let attention_width = if largest { n_embd / n_head } else { n_embd_head };
         Ok(Hyperparams {
             family,
-            n_layer: keys.count("block_count", N_LAYER_MAX)?,
+            n_layer,
             n_embd,
-            n_ff: keys.count("feed_forward_length", WIDTH_MAX)?,
+            n_ff: match experts {
+                Some(experts) => experts.n_ff,
+                None => keys.count("feed_forward_length", WIDTH_MAX)?,
+            },
             n_head,
             n_head_kv,
             n_embd_head,
             n_ctx_train: keys.count("context_length", i128::from(u32::MAX))?,
+            n_ctx_original: match keys.optional_count("rope.scaling.original_context_length", i128::from(u32::MAX))? {
+                Some(n) => n,
+                None => keys.count("context_length", i128::from(u32::MAX))?,
+            },
             norm_epsilon: match family.encodes() {
                 true => keys.positive("attention.layer_norm_epsilon", None)?,
                 false => keys.positive("attention.layer_norm_rms_epsilon", None)?,
             },
             pooling: pooling(&keys)?,
-            // BERT learns its positions.
-            rope: if family == Family::Bert { Vec::new() } else { rope(&keys, n_embd_head)? },
-            rope_pairs: if family == Family::Llama { RopePairs::Adjacent } else { RopePairs::Halves },
+            ropes,
+            rope_pairs: match family {
+                Family::Llama | Family::Granite | Family::SmolLm3 => RopePairs::Adjacent,
+                _ => RopePairs::Halves,
+            },
+            layers,
+            gate: if gemma { Gate::Gelu } else { Gate::Silu },
+            experts,
+            embedding_scale: if gemma { (n_embd as f32).sqrt() } else { keys.positive("embedding_scale", Some(1.0))? },
+            residual_scale: keys.positive("residual_scale", Some(1.0))?,
+            attention_scale: keys.positive("attention.scale", Some(1.0 / (attention_width as f32).sqrt()))?,
+            attention_cap: if family == Family::Gemma2 { keys.optional_positive("attn_logit_softcapping")? } else { None },
+            logit_scale: 1.0 / keys.positive("logit_scale", Some(1.0))?,
+            logit_cap: if family == Family::Gemma2 { keys.optional_positive("final_logit_softcapping")? } else { None },
         })
     }
 
@@ -137,6 +229,61 @@ impl Hyperparams {
     }
 }
 
+/// The experts of the families that have them.
+fn experts(keys: &Keys, family: Family) -> Result<Option<ExpertCounts>, HyperparamsError> {
+    let n_max = 4_096;
+    if !matches!(family, Family::Qwen2Moe | Family::Qwen3Moe) {
+        return match keys.integer("expert_count").filter(|n| *n != 0) {
+            Some(n) => Err(keys.wrong("expert_count", n, "0: of this family only models without experts are supported".into())),
+            None => Ok(None),
+        };
+    }
+    let n = keys.count("expert_count", n_max)?;
+    let n_used = keys.count("expert_used_count", n_max)?;
+    if n_used > n {
+        return Err(keys.wrong("expert_used_count", n_used, format!("at most the {n} experts")));
+    }
+    let n_ff = keys.count("expert_feed_forward_length", WIDTH_MAX)?;
+    let n_ff_shared = match family {
+        Family::Qwen2Moe => Some(keys.count("expert_shared_feed_forward_length", WIDTH_MAX)?),
+        _ => None,
+    };
+    Ok(Some(ExpertCounts { n, n_used, n_ff, n_ff_shared, normalized: family == Family::Qwen3Moe }))
+}
+
+/// The ropes of a model, and which each layer uses, with its window.
+fn positions(
+    keys: &Keys,
+    family: Family,
+    n_layer: usize,
+    n_embd_head: usize,
+) -> Result<(Vec<Rope>, Vec<LayerKind>), HyperparamsError> {
+    let window = match family.norms_outputs() {
+        true => keys.optional_count("attention.sliding_window", i128::from(u32::MAX))?,
+        false => None,
+    };
+    let everywhere = LayerKind { window: None, rope: Some(0) };
+    if family == Family::Bert {
+        return Ok((Vec::new(), vec![LayerKind { rope: None, ..everywhere }; n_layer]));
+    }
+    if family == Family::Gemma3 {
+        // The names that llama.cpp and Ollama write.
+        let base = keys.first_positive(&["rope.freq_base", "rope.global.freq_base"], 1_000_000.0)?;
+        let base_in_window = keys.first_positive(&["rope.freq_base_swa", "rope.local.freq_base"], 10_000.0)?;
+        let ropes = vec![Rope::read(keys, n_embd_head, base)?, Rope::unscaled(n_embd_head, base_in_window)];
+        let kind = |i: usize| if (i + 1).is_multiple_of(6) { everywhere } else { LayerKind { window, rope: Some(1) } };
+        return Ok((ropes, (0..n_layer).map(kind).collect()));
+    }
+    let kind = |i: usize| match family {
+        Family::Gemma2 if i.is_multiple_of(2) => LayerKind { window: window.or(Some(4096)), ..everywhere },
+        // Every fourth layer knows no positions.
+        Family::SmolLm3 if (i + 1).is_multiple_of(4) => LayerKind { rope: None, ..everywhere },
+        _ => everywhere,
+    };
+    let base = keys.positive("rope.freq_base", Some(10_000.0))?;
+    Ok((vec![Rope::read(keys, n_embd_head, base)?], (0..n_layer).map(kind).collect()))
+}
+
 /// Numbers of llama.cpp's `llama_pooling_type`.
 fn pooling(keys: &Keys) -> Result<Option<Pooling>, HyperparamsError> {
     match keys.integer("pooling_type") {
@@ -148,24 +295,8 @@ fn pooling(keys: &Keys) -> Result<Option<Pooling>, HyperparamsError> {
     }
 }
 
-/// Frequencies `base^(−2i / n_rot)`, divided by a linear scaling factor where the file has one. The factors of Llama 3
-/// are a tensor, see [`crate::Model::open`].
-fn rope(keys: &Keys, n_embd_head: usize) -> Result<Vec<f32>, HyperparamsError> {
-    let n_rot = keys.optional_count("rope.dimension_count", WIDTH_MAX)?.unwrap_or(n_embd_head);
-    if n_rot > n_embd_head || n_rot % 2 != 0 {
-        return Err(keys.wrong("rope.dimension_count", n_rot, format!("an even number up to the head width {n_embd_head}")));
-    }
-    let base = keys.positive("rope.freq_base", Some(10_000.0))?;
-    let scaling = keys.header.text(&keys.name("rope.scaling.type")).unwrap_or("none");
-    let factor = match scaling {
-        "none" => 1.0,
-        "linear" => keys.positive("rope.scaling.factor", Some(1.0))?,
-        other => return Err(keys.wrong("rope.scaling.type", other, "none or linear".into())),
-    };
-    Ok((0..n_rot / 2).map(|i| base.powf(-2.0 * i as f32 / n_rot as f32) / factor).collect())
-}
-
-struct Keys<'a> {
+/// The header's values under the names of its architecture.
+pub(crate) struct Keys<'a> {
     header: &'a Header,
     architecture: &'a str,
 }
@@ -175,7 +306,11 @@ impl Keys<'_> {
         format!("{}.{key}", self.architecture)
     }
 
-    fn wrong(&self, key: &str, found: impl ToString, needed: String) -> HyperparamsError {
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.header.text(&self.name(key))
+    }
+
+    pub(crate) fn wrong(&self, key: &str, found: impl ToString, needed: String) -> HyperparamsError {
         HyperparamsError::Value { key: self.name(key), found: found.to_string(), needed }
     }
 
@@ -183,7 +318,7 @@ impl Keys<'_> {
         self.header.integer(&self.name(key))
     }
 
-    fn optional_count(&self, key: &str, max: i128) -> Result<Option<usize>, HyperparamsError> {
+    pub(crate) fn optional_count(&self, key: &str, max: i128) -> Result<Option<usize>, HyperparamsError> {
         if !self.header.metadata.contains_key(&self.name(key)) {
             return Ok(None);
         }
@@ -196,9 +331,24 @@ impl Keys<'_> {
         self.optional_count(key, max)?.ok_or_else(|| HyperparamsError::Missing(self.name(key)))
     }
 
-    fn positive(&self, key: &str, default: Option<f32>) -> Result<f32, HyperparamsError> {
-        let found = self.header.float(&self.name(key)).or(default).ok_or_else(|| HyperparamsError::Missing(self.name(key)))?;
-        let valid = found.is_finite() && found > 0.0;
-        if valid { Ok(found) } else { Err(self.wrong(key, found, "a finite number above 0".into())) }
+    pub(crate) fn positive(&self, key: &str, default: Option<f32>) -> Result<f32, HyperparamsError> {
+        self.optional_positive(key)?.or(default).ok_or_else(|| HyperparamsError::Missing(self.name(key)))
+    }
+
+    fn optional_positive(&self, key: &str) -> Result<Option<f32>, HyperparamsError> {
+        match self.header.float(&self.name(key)) {
+            Some(found) if !(found.is_finite() && found > 0.0) => Err(self.wrong(key, found, "a finite number above 0".into())),
+            found => Ok(found),
+        }
+    }
+
+    /// The first of these that the file says.
+    fn first_positive(&self, keys: &[&str], default: f32) -> Result<f32, HyperparamsError> {
+        for key in keys {
+            if let Some(found) = self.optional_positive(key)? {
+                return Ok(found);
+            }
+        }
+        Ok(default)
     }
 }

@@ -2,6 +2,7 @@
 
 mod decoder;
 mod encoder;
+mod experts;
 mod weights;
 
 use std::fs::File;
@@ -119,7 +120,7 @@ impl Model {
 
     /// Bytes of weights that a decoded token reads, all but a row of the embedding.
     pub fn decode_bytes(&self) -> u64 {
-        self.groups().map(Group::n_bytes).sum()
+        self.total(Group::n_bytes)
     }
 
     /// Products that a token of the prompt takes, without attention and without the output, which only the last token needs.
@@ -128,17 +129,18 @@ impl Model {
             Network::Decoder(decoder) => decoder.output.n_weights(),
             Network::Encoder(_) => 0,
         };
-        self.groups().map(Group::n_weights).sum::<u64>() - output
+        self.total(Group::n_weights) - output
     }
 
-    /// All matrices but the embedding.
-    fn groups(&self) -> impl Iterator<Item = &Group> {
-        let (layers, encoder_layers, output) = match &self.network {
-            Network::Decoder(decoder) => (&decoder.layers[..], &[][..], Some(&decoder.output)),
-            Network::Encoder(encoder) => (&[][..], &encoder.layers[..], None),
-        };
-        let encoders = encoder_layers.iter().flat_map(encoder::EncoderLayer::groups);
-        layers.iter().flat_map(decoder::Layer::groups).chain(encoders).chain(output)
+    /// The sum of `count` over the matrices that a token meets, all but the embedding.
+    fn total(&self, count: impl Fn(&Group) -> u64 + Copy) -> u64 {
+        match &self.network {
+            Network::Decoder(decoder) => {
+                let layers: u64 = decoder.layers.iter().map(|layer| layer.total(&self.hyperparams, count)).sum();
+                layers + count(&decoder.output)
+            }
+            Network::Encoder(encoder) => encoder.layers.iter().flat_map(encoder::EncoderLayer::groups).map(count).sum(),
+        }
     }
 
     /// Whether it makes vectors and says nothing.

@@ -1,7 +1,7 @@
 //! A session in a file: what it was computed with, its tokens, its keys and values, and a checksum of each piece.
 //!
 //! Everything is little-endian: the line [`FORMAT`], then `u32 length, model digest`, `u8 type of keys and values`, `u32 planes`,
-//! `u32 bytes of a row`, `u32 tokens`, the tokens and a CRC-32 of all that. Planes follow in the order of the cache, each with
+//! `u32 bytes of a row`, `u32 room for tokens`, `u32 tokens`, the tokens and a CRC-32 of all that. Planes follow in the order of the cache, each with
 //! its CRC-32.
 
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::session::Session;
 
 /// Names the layout and the arithmetic: keys of one version mean nothing to another.
-const FORMAT: &[u8] = concat!("lantern session 1, engine ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
+const FORMAT: &[u8] = concat!("lantern session 2, engine ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
 /// Longest digest that is believed.
 const DIGEST_LEN_MAX: usize = 200;
 /// Longest session that is believed.
@@ -40,6 +40,7 @@ pub struct Saved {
     pub tokens: Vec<u32>,
     n_planes: u32,
     row_bytes: u32,
+    n_ctx: u32,
 }
 
 impl Saved {
@@ -64,13 +65,13 @@ impl Saved {
             1 => KvType::Q8_0,
             _ => return Err(SavedError::Damaged),
         };
-        let (n_planes, row_bytes, n_tokens) = (from.number()?, from.number()?, from.number()? as usize);
+        let (n_planes, row_bytes, n_ctx, n_tokens) = (from.number()?, from.number()?, from.number()?, from.number()? as usize);
         if n_tokens > N_TOKENS_MAX {
             return Err(SavedError::Damaged);
         }
         let tokens = from.bytes(4 * n_tokens)?.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four)).collect();
         from.end()?;
-        Ok(Saved { digest, kv_type, tokens, n_planes, row_bytes })
+        Ok(Saved { digest, kv_type, tokens, n_planes, row_bytes, n_ctx })
     }
 
     /// The session, with room for `n_ctx` tokens.
@@ -88,6 +89,8 @@ impl Saved {
         if !self.kv_type.fits(h.n_embd_head)
             || self.n_planes as usize != n_planes
             || self.row_bytes as usize != self.kv_type.row_bytes(h.n_embd_head)
+            // Keys turned by other frequencies.
+            || h.ropes.iter().any(|rope| rope.frequencies(n_ctx) != rope.frequencies(self.n_ctx as usize))
             || self.tokens.iter().any(|token| *token as usize >= n_vocab)
         {
             return Err(SavedError::Model);
@@ -119,6 +122,7 @@ impl Session {
         });
         head.extend(number(self.kv.n_planes())?);
         head.extend(number(self.kv.row_bytes())?);
+        head.extend(number(self.n_ctx())?);
         head.extend(number(self.tokens.len())?);
         head.extend(self.tokens.iter().flat_map(|token| token.to_le_bytes()));
         to.write_all(FORMAT)?;

@@ -12,35 +12,14 @@
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
-use engine::{KvType, Level, Model, Pool, QuantType, Session, Slice, step};
-use std::io::{Cursor, Write};
+use engine::{KvType, Level, Pool, QuantType, Session, Slice, step};
+use logits::{decode, distance, open, run, tokens};
+use std::io::Cursor;
 use testkit::{Random, Shape, tiny_model};
 
+mod logits;
+
 const N_TOKENS: usize = 24;
-
-fn tokens(seed: u64, n: usize) -> Vec<u32> {
-    let mut random = Random(seed);
-    (0..n).map(|_| (random.bits() % 250) as u32).collect()
-}
-
-fn open(bytes: &[u8]) -> Model {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
-    Model::open(file.path()).unwrap()
-}
-
-/// Logits after each of the tokens, one step a token.
-fn decode(model: &Model, pool: &Pool, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut session = Session::new(model, KvType::F16, 64).unwrap();
-    tokens.iter().map(|t| run(model, pool, &mut session, &[*t])).collect()
-}
-
-fn run(model: &Model, pool: &Pool, session: &mut Session, tokens: &[u32]) -> Vec<f32> {
-    let mut slices = [Slice { session, tokens, n_logits: 1 }];
-    let mut logits = Vec::new();
-    step(model, pool, &mut slices, &mut logits).unwrap();
-    logits
-}
 
 /// A stock model: tokens and their position to logits.
 type Forward = Box<dyn FnMut(&Tensor, usize) -> Tensor>;
@@ -67,14 +46,6 @@ fn stock(family: &str, bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
         forward(&x, pos).flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     tokens.iter().enumerate().map(one).collect()
-}
-
-/// Root mean square difference of all logits, in parts of their spread.
-fn distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
-    let square = |f: &dyn Fn(f32, f32) -> f32| -> f64 {
-        found.iter().zip(expected).flat_map(|(a, b)| a.iter().zip(b)).map(|(a, b)| f64::from(f(*a, *b))).sum()
-    };
-    (square(&|a, b| (a - b).powi(2)) / square(&|_, b| b.powi(2))).sqrt()
 }
 
 fn check_oracle(family: &'static str, quant: QuantType) {

@@ -10,6 +10,7 @@ use crate::block::Block;
 use crate::exponential::exp;
 use crate::kv::widen_q8_0;
 use crate::level::compiled_for;
+use crate::operators::cap_softly;
 use crate::pool::Start;
 use crate::{KvPlanes, KvType, Level, Pool, scalar};
 
@@ -32,6 +33,12 @@ pub struct Attention<'a> {
     pub pos: usize,
     /// Whether a row sees only itself and what came before; otherwise all rows see each other.
     pub causal: bool,
+    /// How many positions a row sees, itself included; all that came before if `None`.
+    pub window: Option<usize>,
+    /// What the products of queries and keys are multiplied by.
+    pub scale: f32,
+    /// Scores are kept within ± this by `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
     /// Query heads.
     pub n_head: usize,
     /// Key/value heads; each serves `n_head / n_head_kv` query heads.
@@ -94,7 +101,8 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
     (0..n_queries).for_each(|query| out(query).fill(0.0));
     let n_all = a.pos + a.q.len() / (a.n_head * width);
     let n_positions = if a.causal { a.pos + rows.end } else { n_all };
-    for first in (0..n_positions).step_by(TILE) {
+    let begin = |row: usize| a.window.map_or(0, |window| (a.pos + row + 1).saturating_sub(window));
+    for first in (begin(rows.start) / TILE * TILE..n_positions).step_by(TILE) {
         let n = TILE.min(n_positions - first);
         let row_bytes = a.kv.kv_type.row_bytes(width);
         let bytes = kv_head * a.kv.stride + first * row_bytes..kv_head * a.kv.stride + (first + n) * row_bytes;
@@ -109,26 +117,28 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
             let row = place(query).0;
             let end = if a.causal { a.pos + row + 1 } else { n_all };
             let n_seen = end.saturating_sub(first).min(n);
-            if n_seen == 0 {
+            // What the window has left behind.
+            let skipped = begin(row).saturating_sub(first);
+            if n_seen <= skipped {
                 query += 1;
                 continue;
             }
             let q = |query: usize| &a.q[place(query).1..][..width];
-            if widened && n_seen == n && query + TOGETHER <= n_queries {
+            if widened && n_seen == n && query + TOGETHER <= n_queries && begin(place(query + TOGETHER - 1).0) <= first {
                 // Later rows see the whole tile as well.
                 let queries = std::array::from_fn(|i| q(query + i));
                 let softmax = scratch.softmax[query..].first_chunk_mut().expect("as many are left");
                 let outs = std::array::from_fn(|i| out(query + i));
-                attend_tile::<f32, TOGETHER>(level, queries, &scratch.k[..n * width], &scratch.v[..n * width], softmax, outs);
+                attend_tile::<f32, TOGETHER>(level, a, queries, &scratch.k[..n * width], &scratch.v[..n * width], softmax, outs);
                 query += TOGETHER;
                 continue;
             }
-            let (end, softmax) = (n_seen * width, std::array::from_mut(&mut scratch.softmax[query]));
+            let (seen, softmax) = (skipped * width..n_seen * width, std::array::from_mut(&mut scratch.softmax[query]));
             if widened {
-                attend_tile(level, [q(query)], &scratch.k[..end], &scratch.v[..end], softmax, [out(query)]);
+                attend_tile(level, a, [q(query)], &scratch.k[seen.clone()], &scratch.v[seen], softmax, [out(query)]);
             } else {
                 let (k, v) = (cast_slice::<u8, f16>(k), cast_slice::<u8, f16>(v));
-                attend_tile(level, [q(query)], &k[..end], &v[..end], softmax, [out(query)]);
+                attend_tile(level, a, [q(query)], &k[seen.clone()], &v[seen], softmax, [out(query)]);
             }
             query += 1;
         }
@@ -139,6 +149,7 @@ fn attend_block(level: Level, a: &Attention, kv_head: usize, rows: Range<usize>,
 /// Adds a tile of keys and values, `(n_seen, width)`, to the attention of `Q` queries.
 fn attend_tile<W: Stored, const Q: usize>(
     level: Level,
+    a: &Attention,
     q: [&[f32]; Q],
     k: &[W],
     v: &[W],
@@ -149,7 +160,15 @@ fn attend_tile<W: Stored, const Q: usize>(
     let n_seen = k.len() / q[0].len();
     scores(level, q, k, &mut weights);
     for i in 0..Q {
-        weigh(level, &mut weights[i], &mut softmax[i], out[i]);
+        let scale = match a.cap {
+            None => a.scale,
+            Some(cap) => {
+                weights[i][..n_seen].iter_mut().for_each(|score| *score *= a.scale);
+                cap_softly(level, &mut weights[i][..n_seen], cap);
+                1.0
+            }
+        };
+        weigh(level, scale, &mut weights[i], &mut softmax[i], out[i]);
     }
     add_weighted(level, &weights, n_seen, v, &mut out);
 }
@@ -243,8 +262,7 @@ fn widen(level: Level, kv_type: KvType, from: &[u8], to: &mut [f32]) {
 
 compiled_for! {
     /// Turns scores into weights relative to the largest so far; what was summed before shrinks to match.
-    fn weigh(weights: &mut [f32; TILE], softmax: &mut Softmax, out: &mut [f32]) {
-        let scale = 1.0 / (out.len() as f32).sqrt();
+    fn weigh(scale: f32, weights: &mut [f32; TILE], softmax: &mut Softmax, out: &mut [f32]) {
         let mut lanes = [f32::NEG_INFINITY; 16];
         for part in weights.as_chunks_mut::<16>().0 {
             for i in 0..16 {

@@ -2,7 +2,7 @@
 //! its output is never written to memory and one parallel region does both.
 
 use crate::Level;
-use crate::operators::{rms_norm, silu_mul};
+use crate::operators::{Gate, gate_mul, rms_norm};
 use crate::pool::Start;
 
 /// The input of a product, `(n_rows, n_in)`, or what it is computed from.
@@ -20,15 +20,15 @@ pub enum Input<'a> {
         /// What keeps the norm of zeros finite.
         epsilon: f32,
     },
-    /// `silu(gate) · up`, of rows that hold `n_in` gates and then `n_in` ups.
-    Gated(&'a [f32]),
+    /// Gates of rows that hold `n_in` gates and then `n_in` ups.
+    Gated(Gate, &'a [f32]),
 }
 
 /// An input of which every thread may compute other rows.
 pub(crate) enum Source<'a> {
     Rows(&'a [f32]),
     Normed { x: Start<f32>, added: Option<&'a [f32]>, weight: &'a [f32], epsilon: f32 },
-    Gated(&'a [f32]),
+    Gated(Gate, &'a [f32]),
 }
 
 impl<'a> Input<'a> {
@@ -46,7 +46,7 @@ impl<'a> Input<'a> {
                 );
                 (x.len(), n_in, Source::Normed { x: Start(x.as_mut_ptr()), added, weight, epsilon })
             }
-            Input::Gated(gate_up) => (gate_up.len(), 2 * n_in, Source::Gated(gate_up)),
+            Input::Gated(gate, gate_up) => (gate_up.len(), 2 * n_in, Source::Gated(gate, gate_up)),
         };
         assert_eq!(n_values % width, 0, "inputs are not whole rows");
         (n_values / width, source)
@@ -70,7 +70,7 @@ impl Source<'_> {
                 }
                 rms_norm(level, x, weight, *epsilon, buffer);
             }
-            Source::Gated(gate_up) => silu_mul(level, &gate_up[2 * index * n_in..][..2 * n_in], buffer),
+            Source::Gated(gate, gate_up) => gate_mul(level, *gate, &gate_up[2 * index * n_in..][..2 * n_in], buffer),
         }
         buffer
     }

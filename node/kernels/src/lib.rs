@@ -46,7 +46,7 @@ pub use heads::Heads;
 pub use input::Input;
 pub use kv::{KvPlanes, KvPlanesMut, KvType};
 pub use level::Level;
-pub use operators::{RopePairs, Turn};
+pub use operators::{Gate, RopePairs, Turn, gate_rows, rms_norm_rows, scale_rows};
 pub use peak::{dot_peak, read_bandwidth};
 pub use pool::Pool;
 pub use product::{Weights, product};

@@ -173,31 +173,41 @@ fn attention_is_a_softmax_average() {
     let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
     let q: Vec<f32> = plane(3 * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
     let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
-    let attention = Attention { q: &q, kv, pos: 150, causal: true, n_head, n_head_kv, n_embd_head: width };
-    let mut expected = Vec::new();
-    for (row, q) in q.chunks_exact(n_head * width).enumerate() {
-        for (head, q) in q.chunks_exact(width).enumerate() {
-            let at = head / 2 * n_ctx * width;
-            let dot = |p: usize| -> f64 {
-                (0..width).map(|i| f64::from(q[i]) * k[at + p * width + i].to_f64()).sum::<f64>() / (width as f64).sqrt()
-            };
-            let weights: Vec<f64> = (0..=150 + row).map(|p| dot(p).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            expected.extend(
-                (0..width)
-                    .map(|i| weights.iter().enumerate().map(|(p, w)| w * v[at + p * width + i].to_f64()).sum::<f64>() / total),
-            );
+    for (window, cap) in
+        [(None, None), (Some(1), None), (Some(40), None), (Some(152), None), (None, Some(2.0)), (Some(70), Some(5.0))]
+    {
+        let scale = 1.0 / (width as f32).sqrt();
+        let attention =
+            Attention { q: &q, kv, pos: 150, causal: true, window, scale, cap, n_head, n_head_kv, n_embd_head: width };
+        let mut expected = Vec::new();
+        for (row, q) in q.chunks_exact(n_head * width).enumerate() {
+            for (head, q) in q.chunks_exact(width).enumerate() {
+                let at = head / 2 * n_ctx * width;
+                let dot = |p: usize| -> f64 {
+                    let score =
+                        (0..width).map(|i| f64::from(q[i]) * k[at + p * width + i].to_f64()).sum::<f64>() / (width as f64).sqrt();
+                    cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                };
+                let seen = |p: usize| window.is_none_or(|window| 150 + row - p < window);
+                let weights: Vec<f64> = (0..=150 + row).map(|p| if seen(p) { dot(p).exp() } else { 0.0 }).collect();
+                let total: f64 = weights.iter().sum();
+                expected.extend(
+                    (0..width).map(|i| {
+                        weights.iter().enumerate().map(|(p, w)| w * v[at + p * width + i].to_f64()).sum::<f64>() / total
+                    }),
+                );
+            }
         }
-    }
-    let mut scalar = vec![0f32; q.len()];
-    attend(&Pool::new(1, Level::Scalar), &attention, &mut scalar);
-    for (found, expected) in scalar.iter().zip(&expected) {
-        assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} is not {expected}");
-    }
-    for level in Level::available() {
-        let mut out = vec![0f32; q.len()];
-        attend(&Pool::new(3, level), &attention, &mut out);
-        assert_eq!(out, scalar, "{level}");
+        let mut scalar = vec![0f32; q.len()];
+        attend(&Pool::new(1, Level::Scalar), &attention, &mut scalar);
+        for (found, expected) in scalar.iter().zip(&expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+        for level in Level::available() {
+            let mut out = vec![0f32; q.len()];
+            attend(&Pool::new(3, level), &attention, &mut out);
+            assert_eq!(out, scalar, "{level}");
+        }
     }
 }
 
@@ -211,15 +221,17 @@ fn attention_of_a_row_does_not_depend_on_its_neighbours() {
         let (k, v) = (plane(n_head_kv * n_ctx * width), plane(n_head_kv * n_ctx * width));
         let q: Vec<f32> = plane(n_rows * n_head * width).iter().map(|q| q.to_f32() * 4.0).collect();
         let kv = KvPlanes { kv_type: KvType::F16, k: cast_slice(&k), v: cast_slice(&v), stride: 2 * n_ctx * width };
-        let run = |level: Level, n_threads: usize, q: &[f32], pos: usize, causal: bool| {
+        let scale = 1.0 / (width as f32).sqrt();
+        let run_in = |window: Option<usize>, level: Level, n_threads: usize, q: &[f32], pos: usize, causal: bool| {
             let mut out = vec![0f32; q.len()];
             attend(
                 &Pool::new(n_threads, level),
-                &Attention { q, kv, pos, causal, n_head, n_head_kv, n_embd_head: width },
+                &Attention { q, kv, pos, causal, window, scale, cap: None, n_head, n_head_kv, n_embd_head: width },
                 &mut out,
             );
             out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
+        let run = |level, n_threads, q: &[f32], pos, causal| run_in(None, level, n_threads, q, pos, causal);
         let rows = q.chunks_exact(n_head * width).enumerate();
         let alone: Vec<u32> = rows.flat_map(|(row, q)| run(Level::Scalar, 1, q, 150 + row, true)).collect();
         let seen_by_all = run(Level::Scalar, 1, &q, 150, false);
@@ -227,6 +239,11 @@ fn attention_of_a_row_does_not_depend_on_its_neighbours() {
         assert_eq!(seen_by_all[last..], alone[last..], "the last row sees everything either way");
         assert_ne!(seen_by_all[..last], alone[..last]);
         for level in Level::available() {
+            for window in [Some(5), Some(64), Some(130)] {
+                let rows = q.chunks_exact(n_head * width).enumerate();
+                let alone: Vec<u32> = rows.flat_map(|(row, q)| run_in(window, Level::Scalar, 1, q, 150 + row, true)).collect();
+                assert_eq!(run_in(window, level, 2, &q, 150, true), alone, "heads of {width} at {level}, {window:?} positions");
+            }
             for n_threads in 1..=3 {
                 assert_eq!(run(level, n_threads, &q, 150, true), alone, "heads of {width} at {level}, {n_threads} threads");
             }

@@ -1,6 +1,6 @@
 //! From messages or text to the tokens of a prompt, cut to the context as Ollama cuts it.
 
-use engine::{AnswerFormat, AnswerParser, Conversation, GoConversation, GoTemplate, Model, Specials};
+use engine::{AnswerFormat, AnswerParser, Conversation, GoConversation, GoTemplate, Model, Specials, TemplateError};
 use serde_json::{Value, json};
 
 use crate::request::{Failure, Input, Options, Think};
@@ -180,14 +180,22 @@ impl Chat<'_> {
             return Ok(texts.join("\n"));
         };
         let tools = (!tools.is_empty()).then(|| Value::from(tools));
-        let conversation = Conversation {
-            messages: &Value::from(messages),
-            tools: tools.as_ref(),
-            add_generation_prompt: true,
-            more: &self.think_names(),
-            now: jiff::Zoned::now().datetime(),
+        let render = |messages: &[Value]| {
+            let conversation = Conversation {
+                messages: &Value::from(messages),
+                tools: tools.as_ref(),
+                add_generation_prompt: true,
+                more: &self.think_names(),
+                now: jiff::Zoned::now().datetime(),
+            };
+            template.render(&conversation)
         };
-        template.render(&conversation).map_err(Failure::request)
+        match (render(messages), told_by_user(messages)) {
+            // A family without a system role, such as Gemma 2.
+            (Err(TemplateError::Render(_)), Some(messages)) => render(&messages),
+            (rendered, _) => rendered,
+        }
+        .map_err(Failure::request)
     }
 
     /// The names by which templates ask whether to think.
@@ -200,6 +208,17 @@ impl Chat<'_> {
         }
         names
     }
+}
+
+/// The messages with what the system says put before the first thing the user says. `None` if they do not begin so.
+fn told_by_user(messages: &[Value]) -> Option<Vec<Value>> {
+    let n_system = messages.iter().take_while(|message| message["role"] == "system").count();
+    let (system, others) = messages.split_at(n_system);
+    let mut others = others.to_vec();
+    let user = others.first_mut().filter(|message| n_system > 0 && message["role"] == "user")?;
+    let texts = system.iter().chain([&*user]).filter_map(|message| message["content"].as_str());
+    user["content"] = json!(texts.collect::<Vec<_>>().join("\n\n"));
+    Some(others)
 }
 
 /// Messages with the names that templates know beside those of the clients, and with ids of calls as the family wants them.

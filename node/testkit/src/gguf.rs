@@ -63,6 +63,13 @@ impl GgufWriter {
         self
     }
 
+    /// Adds a tensor of `n` matrices of `(n_rows, n_in)`.
+    pub fn matrices(&mut self, name: &str, quant: QuantType, [n, n_rows, n_in]: [usize; 3], bytes: Vec<u8>) -> &mut GgufWriter {
+        let dims = [n_in, n_rows, n].map(|dim| dim as u64).to_vec();
+        self.tensors.push(Tensor { name: name.into(), dims, kind: quant.ggml(), bytes, offset: None });
+        self
+    }
+
     /// Adds a directory entry with any numbers whatever.
     pub fn raw_tensor(&mut self, name: &str, dims: &[u64], kind: u32, offset: u64) -> &mut GgufWriter {
         self.tensors.push(Tensor { name: name.into(), dims: dims.into(), kind, bytes: Vec::new(), offset: Some(offset) });

@@ -11,6 +11,6 @@ mod script;
 pub use data::test_data;
 pub use encoder::{ENCODER, Tensors, tiny_encoder};
 pub use gguf::{GgufWriter, Item};
-pub use model::{Shape, dequantized, tiny_model, write_model};
+pub use model::{EXPERTS, PHI3_N_CTX_ORIGINAL, Shape, dequantized, tiny_model, write_model};
 pub use random::{Random, random_weights};
 pub use script::{Said, script_model};

@@ -7,7 +7,7 @@ use crate::{GgufWriter, Item, Random, random_weights};
 /// Family and widths of a random model.
 #[derive(Clone)]
 pub struct Shape {
-    /// `llama`, `qwen2` or `qwen3`.
+    /// The architecture as files name it: any decoder that the engine runs.
     pub family: &'static str,
     pub n_layer: usize,
     pub n_embd: usize,
@@ -43,6 +43,11 @@ impl Shape {
     }
 }
 
+/// Experts of a layer, those a token uses, and the width of each.
+pub const EXPERTS: (usize, usize, usize) = (8, 3, 256);
+/// The context beyond which `phi3` turns by its long factors.
+pub const PHI3_N_CTX_ORIGINAL: usize = 128;
+
 /// A template that marks roles as ChatML does.
 const TEMPLATE: &str = "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}\
     {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
@@ -57,46 +62,105 @@ pub fn write_model(shape: &Shape, quant_of: &dyn Fn(&str) -> QuantType, seed: u6
     let mut w = GgufWriter::default();
     metadata(shape, &mut w);
     vocabulary(shape.n_vocab, &[], &mut w);
-    let mut random = Random(seed);
-    let mut matrix = |w: &mut GgufWriter, name: &str, n_out: usize, n_in: usize| {
-        let quant = quant_of(name);
-        w.tensor(name, quant, n_out, n_in, random_weights(quant, n_out, n_in, &mut random));
-    };
-    let (n_q, n_kv) = (shape.n_head * shape.n_embd_head, shape.n_head_kv * shape.n_embd_head);
-    let mut vectors = Random(seed ^ 1);
-    let mut vector = |w: &mut GgufWriter, name: &str, n: usize, base: f32| {
-        let bytes = (0..n).flat_map(|_| (base + 0.1 * vectors.float()).to_le_bytes()).collect();
-        w.tensor(name, QuantType::F32, 0, n, bytes);
-    };
-    matrix(&mut w, "token_embd.weight", shape.n_vocab, shape.n_embd);
-    vector(&mut w, "output_norm.weight", shape.n_embd, 1.0);
+    let random = [0, 1, 2].map(|part| Random(seed ^ part));
+    let [weights, vectors, experts] = random;
+    let mut tensors = Tensors { w, quant_of, weights, vectors, experts };
+    tensors.matrix("token_embd.weight", shape.n_vocab, shape.n_embd);
+    tensors.vector("output_norm.weight", shape.n_embd, 1.0);
     if shape.untied {
-        matrix(&mut w, "output.weight", shape.n_vocab, shape.n_embd);
+        tensors.matrix("output.weight", shape.n_vocab, shape.n_embd);
     }
     if shape.rope_factors {
-        let factors: Vec<u8> = (0..shape.n_embd_head / 2).flat_map(|i| (1.0 + i as f32 / 8.0).to_le_bytes()).collect();
-        w.tensor("rope_freqs.weight", QuantType::F32, 0, shape.n_embd_head / 2, factors);
+        tensors.factors("rope_freqs.weight", shape.n_embd_head / 2, 1.0, 8.0);
     }
-    for i in 0..shape.n_layer {
-        let name = |part: &str| format!("blk.{i}.{part}");
-        vector(&mut w, &name("attn_norm.weight"), shape.n_embd, 1.0);
-        vector(&mut w, &name("ffn_norm.weight"), shape.n_embd, 1.0);
-        for (part, n_out) in [("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)] {
-            matrix(&mut w, &name(&format!("{part}.weight")), n_out, shape.n_embd);
-            if shape.family == "qwen2" {
-                vector(&mut w, &name(&format!("{part}.bias")), n_out, 0.0);
+    if shape.family == "phi3" {
+        tensors.factors("rope_factors_short.weight", shape.n_embd_head / 2, 1.0, 16.0);
+        tensors.factors("rope_factors_long.weight", shape.n_embd_head / 2, 2.0, 16.0);
+    }
+    (0..shape.n_layer).for_each(|index| tensors.layer(shape, index));
+    tensors.w
+}
+
+/// What tensors are written with.
+struct Tensors<'a> {
+    w: GgufWriter,
+    quant_of: &'a dyn Fn(&str) -> QuantType,
+    weights: Random,
+    vectors: Random,
+    experts: Random,
+}
+
+impl Tensors<'_> {
+    fn matrix(&mut self, name: &str, n_out: usize, n_in: usize) {
+        let quant = (self.quant_of)(name);
+        self.w.tensor(name, quant, n_out, n_in, random_weights(quant, n_out, n_in, &mut self.weights));
+    }
+
+    fn vector(&mut self, name: &str, n: usize, base: f32) {
+        let bytes = (0..n).flat_map(|_| (base + 0.1 * self.vectors.float()).to_le_bytes()).collect();
+        self.w.tensor(name, QuantType::F32, 0, n, bytes);
+    }
+
+    /// `base`, and from one to the next an `n`th more.
+    fn factors(&mut self, name: &str, len: usize, base: f32, n: f32) {
+        let bytes = (0..len).flat_map(|i| (base + i as f32 / n).to_le_bytes()).collect();
+        self.w.tensor(name, QuantType::F32, 0, len, bytes);
+    }
+
+    fn layer(&mut self, shape: &Shape, index: usize) {
+        let name = |part: &str| format!("blk.{index}.{part}.weight");
+        let (n_q, n_kv) = (shape.n_head * shape.n_embd_head, shape.n_head_kv * shape.n_embd_head);
+        let (family, fused) = (shape.family, shape.family == "phi3");
+        self.vector(&name("attn_norm"), shape.n_embd, 1.0);
+        self.vector(&name("ffn_norm"), shape.n_embd, 1.0);
+        let parts: &[_] = match fused {
+            true => &[("attn_qkv", n_q + 2 * n_kv)],
+            false => &[("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)],
+        };
+        for (part, n_out) in parts {
+            self.matrix(&name(part), *n_out, shape.n_embd);
+            if family.starts_with("qwen2") {
+                self.vector(&format!("blk.{index}.{part}.bias"), *n_out, 0.0);
             }
         }
-        if shape.family == "qwen3" {
-            vector(&mut w, &name("attn_q_norm.weight"), shape.n_embd_head, 1.0);
-            vector(&mut w, &name("attn_k_norm.weight"), shape.n_embd_head, 1.0);
+        if family.starts_with("qwen3") || family == "gemma3" {
+            self.vector(&name("attn_q_norm"), shape.n_embd_head, 1.0);
+            self.vector(&name("attn_k_norm"), shape.n_embd_head, 1.0);
         }
-        matrix(&mut w, &name("attn_output.weight"), shape.n_embd, n_q);
-        matrix(&mut w, &name("ffn_gate.weight"), shape.n_ff, shape.n_embd);
-        matrix(&mut w, &name("ffn_up.weight"), shape.n_ff, shape.n_embd);
-        matrix(&mut w, &name("ffn_down.weight"), shape.n_embd, shape.n_ff);
+        self.matrix(&name("attn_output"), shape.n_embd, n_q);
+        if family.starts_with("gemma") {
+            self.vector(&name("post_attention_norm"), shape.n_embd, 1.0);
+            self.vector(&name("post_ffw_norm"), shape.n_embd, 1.0);
+        }
+        if family.ends_with("moe") {
+            return self.experts(shape, &name);
+        }
+        if !fused {
+            self.matrix(&name("ffn_gate"), shape.n_ff, shape.n_embd);
+        }
+        self.matrix(&name("ffn_up"), if fused { 2 } else { 1 } * shape.n_ff, shape.n_embd);
+        self.matrix(&name("ffn_down"), shape.n_embd, shape.n_ff);
     }
-    w
+
+    fn experts(&mut self, shape: &Shape, name: &dyn Fn(&str) -> String) {
+        let (n, _, n_ff) = EXPERTS;
+        let router = random_weights(QuantType::F32, n, shape.n_embd, &mut self.experts);
+        self.w.tensor(&name("ffn_gate_inp"), QuantType::F32, n, shape.n_embd, router);
+        let shared = shape.family == "qwen2moe";
+        for (part, n_out, n_in) in
+            [("ffn_gate", n_ff, shape.n_embd), ("ffn_up", n_ff, shape.n_embd), ("ffn_down", shape.n_embd, n_ff)]
+        {
+            let (all, quant) = (name(&format!("{part}_exps")), (self.quant_of)(part));
+            let bytes = (0..n).flat_map(|_| random_weights(quant, n_out, n_in, &mut self.experts)).collect();
+            self.w.matrices(&all, quant, [n, n_out, n_in], bytes);
+            if shared {
+                self.matrix(&name(&format!("{part}_shexp")), n_out, n_in);
+            }
+        }
+        if shared {
+            self.vector(&name("ffn_gate_inp_shexp"), shape.n_embd, 0.0);
+        }
+    }
 }
 
 pub(crate) fn metadata(shape: &Shape, w: &mut GgufWriter) {
@@ -116,6 +180,26 @@ pub(crate) fn metadata(shape: &Shape, w: &mut GgufWriter) {
     w.set(&key("attention.layer_norm_rms_epsilon"), Item::F32(1e-5));
     w.set(&key("rope.freq_base"), Item::F32(10_000.0));
     w.set(&key("vocab_size"), count(shape.n_vocab));
+    let number = |v: f32| Item::F32(v);
+    let more: &[(&str, Item)] = match shape.family {
+        "gemma2" => &[("attn_logit_softcapping", number(1.0)), ("final_logit_softcapping", number(3.0))],
+        "gemma3" => &[("rope.freq_base", number(100_000.0)), ("attention.sliding_window", count(1024))],
+        "phi3" => &[("rope.scaling.original_context_length", count(PHI3_N_CTX_ORIGINAL))],
+        "granite" => &[
+            ("embedding_scale", number(3.0)),
+            ("residual_scale", number(0.5)),
+            ("attention.scale", number(0.25)),
+            ("logit_scale", number(4.0)),
+        ],
+        "qwen2moe" | "qwen3moe" => &[
+            ("expert_count", count(EXPERTS.0)),
+            ("expert_used_count", count(EXPERTS.1)),
+            ("expert_feed_forward_length", count(EXPERTS.2)),
+            ("expert_shared_feed_forward_length", count(EXPERTS.2)),
+        ],
+        _ => &[],
+    };
+    more.iter().for_each(|(part, item)| _ = w.set(&key(part), item.clone()));
 }
 
 /// A text as byte-level vocabularies write it: the table of GPT-2.

@@ -1,10 +1,12 @@
-//! The forward pass of the Llama shape: norm, attention, norm, gated feed-forward. Qwen2 adds biases to q, k and v, Qwen3
-//! normalises each head of q and k; the weights a file has say which.
+//! The forward pass of decoders: norm, attention, norm, gated feed-forward. Families differ in weights that are there or not
+//! (biases of q, k and v, norms of their heads and of what is added), in the numbers of [`Hyperparams`], and in feed-forward
+//! parts that are one or many (`experts.rs`).
 
 use std::cell::RefCell;
 
-use kernels::{Activations, Attention, Heads, Input, Pool, Turn, attend};
+use kernels::{Activations, Attention, Heads, Input, Pool, Turn, attend, rms_norm_rows, scale_rows};
 
+use super::experts::Experts;
 use crate::hyperparams::Hyperparams;
 use crate::matrix::{Group, Matrix};
 use crate::step::Slice;
@@ -25,9 +27,18 @@ pub(crate) struct Layer {
     pub(crate) q_norm: Option<Vec<f32>>,
     pub(crate) k_norm: Option<Vec<f32>>,
     pub(crate) attn_output: Group,
+    /// Norm of what attention gives.
+    pub(crate) attn_post_norm: Option<Vec<f32>>,
     pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) gate_up: Group,
-    pub(crate) ffn_down: Group,
+    pub(crate) feed_forward: FeedForward,
+    /// Norm of what feed-forward gives.
+    pub(crate) ffn_post_norm: Option<Vec<f32>>,
+}
+
+/// What follows attention.
+pub(crate) enum FeedForward {
+    Dense { gate_up: Group, down: Group },
+    Experts(Experts),
 }
 
 /// The values between the operators, rows side by side. They keep their memory from step to step.
@@ -45,8 +56,8 @@ struct Buffers {
     added: Vec<f32>,
     /// The input of a product as its weights meet it.
     forms: Activations,
-    /// `(n_rows, n_rot / 2)`: what rope turns each row by, the same in every layer.
-    turns: Vec<Turn>,
+    /// `(n_rows, n_rot / 2)` for each rope: what it turns each row by.
+    turns: Vec<Vec<Turn>>,
 }
 
 thread_local! {
@@ -60,6 +71,10 @@ impl Decoder {
         self.run(h, slices, pool, |n_rows, x, added, forms| {
             let normed = Input::Normed { x, added: Some(added), weight: &self.output_norm, epsilon: h.norm_epsilon };
             self.output.apply(n_rows, normed, pool, forms, logits);
+            if h.logit_scale != 1.0 || h.logit_cap.is_some() {
+                let n_vocab = logits.len() / n_rows;
+                scale_rows(pool, logits, n_vocab, h.logit_scale, h.logit_cap);
+            }
         });
     }
 
@@ -67,11 +82,7 @@ impl Decoder {
     pub(crate) fn hidden(&self, h: &Hyperparams, slices: &mut [Slice], pool: &Pool, values: &mut Vec<f32>) {
         self.run(h, slices, pool, |_, x, added, _| {
             values.extend(x.iter().zip(added).map(|(x, added)| x + added));
-            pool.run_rows(values, h.n_embd, |_, row| {
-                let mean = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
-                let factor = 1.0 / (mean + h.norm_epsilon).sqrt();
-                row.iter_mut().zip(&self.output_norm).for_each(|(v, weight)| *v *= factor * weight);
-            });
+            rms_norm_rows(pool, values, &self.output_norm, h.norm_epsilon);
         });
     }
 
@@ -87,11 +98,14 @@ impl Decoder {
         BUFFERS.with_borrow_mut(|buffers| {
             let Buffers { x, wide, q, attended, added, forms, turns } = buffers;
             self.embed(h, slices, x);
-            turns.clear();
-            for slice in &*slices {
-                let pos = slice.session.tokens.len();
-                let rows = pos..pos + slice.tokens.len();
-                turns.extend(rows.flat_map(|pos| h.rope.iter().map(move |frequency| Turn::new(pos, *frequency))));
+            turns.resize_with(h.ropes.len(), Vec::new);
+            for (rope, turns) in h.ropes.iter().zip(&mut *turns) {
+                turns.clear();
+                for slice in &*slices {
+                    let (pos, frequencies) = (slice.session.tokens.len(), rope.frequencies(slice.session.n_ctx()));
+                    let turn = |pos| frequencies.iter().map(move |frequency| Turn::new(pos, *frequency, rope.magnitude));
+                    turns.extend((pos..pos + slice.tokens.len()).flat_map(turn));
+                }
             }
             let (mut n_rows, epsilon) = (x.len() / h.n_embd, h.norm_epsilon);
             for (index, layer) in self.layers.iter().enumerate() {
@@ -100,6 +114,7 @@ impl Decoder {
                 let normed = Input::Normed { x, added: before, weight: &layer.attn_norm, epsilon };
                 layer.qkv.apply(n_rows, normed, pool, forms, wide);
                 attended.resize(n_rows * h.n_embd_q(), 0.0);
+                let turns = h.layers[index].rope.map_or(&[][..], |rope| &turns[rope]);
                 layer.attention(h, index, wide, q, turns, slices, pool, attended);
                 if index + 1 == self.layers.len() {
                     // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
@@ -111,9 +126,22 @@ impl Decoder {
                     }
                 }
                 layer.attn_output.apply(n_rows, Input::Rows(attended), pool, forms, added);
-                let normed = Input::Normed { x, added: Some(added), weight: &layer.ffn_norm, epsilon };
-                layer.gate_up.apply(n_rows, normed, pool, forms, wide);
-                layer.ffn_down.apply(n_rows, Input::Gated(wide), pool, forms, added);
+                h.finish(pool, layer.attn_post_norm.as_deref(), added);
+                match &layer.feed_forward {
+                    FeedForward::Dense { gate_up, down } => {
+                        let normed = Input::Normed { x, added: Some(added), weight: &layer.ffn_norm, epsilon };
+                        gate_up.apply(n_rows, normed, pool, forms, wide);
+                        down.apply(n_rows, Input::Gated(h.gate, wide), pool, forms, added);
+                    }
+                    FeedForward::Experts(experts) => {
+                        x.iter_mut().zip(&*added).for_each(|(x, added)| *x += added);
+                        // Attention is done with these rows, and has as much room.
+                        attended.clone_from(x);
+                        rms_norm_rows(pool, attended, &layer.ffn_norm, epsilon);
+                        experts.forward(h, attended, pool, forms, wide, added);
+                    }
+                }
+                h.finish(pool, layer.ffn_post_norm.as_deref(), added);
             }
             end(n_rows, x, added, forms);
         })
@@ -126,14 +154,21 @@ impl Decoder {
         x.resize(tokens.clone().count() * h.n_embd, 0.0);
         for (token, row) in tokens.zip(x.chunks_exact_mut(h.n_embd)) {
             weights.dequantize_row(*token as usize, row);
+            if h.embedding_scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= h.embedding_scale);
+            }
         }
     }
 }
 
 impl Layer {
-    /// The matrices, in the order they are used.
-    pub(crate) fn groups(&self) -> [&Group; 4] {
-        [&self.qkv, &self.attn_output, &self.gate_up, &self.ffn_down]
+    /// The sum of `count` over the matrices that a token meets.
+    pub(crate) fn total(&self, h: &Hyperparams, count: impl Fn(&Group) -> u64 + Copy) -> u64 {
+        let feed_forward = match &self.feed_forward {
+            FeedForward::Dense { gate_up, down } => count(gate_up) + count(down),
+            FeedForward::Experts(experts) => experts.total(h, count),
+        };
+        count(&self.qkv) + count(&self.attn_output) + feed_forward
     }
 
     /// From the rows of q, k and v side by side to the attention of each row: bias, head norms, rope, keys and values into
@@ -152,13 +187,14 @@ impl Layer {
     ) {
         let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
         q.resize(out.len(), 0.0);
+        let n_turns = turns.len() / (out.len() / n_q);
         let (mut qkv, mut q, mut turns, mut out) = (qkv, &mut q[..], turns, out);
         for slice in slices {
             let n_rows = slice.tokens.len();
             let (qkv_rows, q_rows, turns_rows, out_rows);
             (qkv_rows, qkv) = qkv.split_at_mut(n_rows * (n_q + 2 * n_kv));
             (q_rows, q) = q.split_at_mut(n_rows * n_q);
-            (turns_rows, turns) = turns.split_at(n_rows * h.rope.len());
+            (turns_rows, turns) = turns.split_at(n_rows * n_turns);
             (out_rows, out) = out.split_at_mut(n_rows * n_q);
             let (pos, kv) = (slice.session.tokens.len(), &mut slice.session.kv);
             let heads = Heads {
@@ -179,11 +215,26 @@ impl Layer {
                 kv: kv.planes(index),
                 pos,
                 causal: true,
+                window: h.layers[index].window,
+                scale: h.attention_scale,
+                cap: h.attention_cap,
                 n_head: h.n_head,
                 n_head_kv: h.n_head_kv,
                 n_embd_head: h.n_embd_head,
             };
             attend(pool, &attention, out_rows);
+        }
+    }
+}
+
+impl Hyperparams {
+    /// What a part of a layer gave becomes what is added: normed and scaled as the family has it.
+    fn finish(&self, pool: &Pool, norm: Option<&[f32]>, added: &mut [f32]) {
+        if let Some(norm) = norm {
+            rms_norm_rows(pool, added, norm, self.norm_epsilon);
+        }
+        if self.residual_scale != 1.0 {
+            scale_rows(pool, added, self.n_embd, self.residual_scale, None);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! reference was 0.9982, of which the weights cost 0.0004. So quantized weights meet each input in two parts, what 8 bits hold and
 //! what they leave, which brings it to that of the weights (`scripts/minilm`).
 
-use kernels::{Activations, Attention, Heads, Input, LayerNorm, Pool, Turn, attend, gelu};
+use kernels::{Activations, Attention, Gate, Heads, Input, LayerNorm, Pool, Turn, attend, gate_rows, gelu};
 
 use crate::hyperparams::Hyperparams;
 use crate::matrix::{Group, Matrix};
@@ -46,7 +46,9 @@ impl Encoder {
     pub(crate) fn forward(&self, h: &Hyperparams, session: &mut Session, tokens: &[u32], pool: &Pool) -> Vec<f32> {
         let mut x = self.embed(h, tokens);
         self.norm.apply(pool, &mut x);
-        let turns: Vec<Turn> = (0..tokens.len()).flat_map(|pos| h.rope.iter().map(move |f| Turn::new(pos, *f))).collect();
+        let frequencies = h.ropes.first().map_or(&[][..], |rope| &rope.frequencies);
+        let turn = |pos: usize| frequencies.iter().map(move |frequency| Turn::new(pos, *frequency, 1.0));
+        let turns: Vec<Turn> = (0..tokens.len()).flat_map(turn).collect();
         let (mut forms, mut wide, mut added) = (Activations::default(), Vec::new(), Vec::new());
         let (mut q, mut attended) = (vec![0.0; tokens.len() * h.n_embd_q()], vec![0.0; tokens.len() * h.n_embd_q()]);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -69,6 +71,9 @@ impl Encoder {
                 kv: session.kv.planes(index),
                 pos: 0,
                 causal: false,
+                window: None,
+                scale: h.attention_scale,
+                cap: None,
                 n_head: h.n_head,
                 n_head_kv: h.n_head_kv,
                 n_embd_head: h.n_embd_head,
@@ -118,8 +123,9 @@ impl EncoderLayer {
                 gelu(pool, wide, bias);
             }
             FeedForward::Gated { gate_up } => {
-                apply(gate_up, x, n_rows, pool, forms, wide);
-                gated(wide, n_rows);
+                apply(gate_up, x, n_rows, pool, forms, added);
+                wide.resize(added.len() / 2, 0.0);
+                gate_rows(pool, Gate::Silu, added, wide.len() / n_rows, wide);
             }
         }
         apply(&self.ffn_down, wide, n_rows, pool, forms, added);
@@ -160,18 +166,6 @@ fn apply(group: &Group, x: &[f32], n_rows: usize, pool: &Pool, forms: &mut Activ
     let (sums, rest) = y.split_at_mut(half);
     sums.iter_mut().zip(rest).for_each(|(sum, rest)| *sum += *rest);
     y.truncate(half);
-}
-
-/// `silu(gate) · up` of rows that hold gates and then ups, in place.
-fn gated(rows: &mut Vec<f32>, n_rows: usize) {
-    let n = rows.len() / n_rows / 2;
-    for row in 0..n_rows {
-        for i in 0..n {
-            let (gate, up) = (rows[2 * row * n + i], rows[2 * row * n + n + i]);
-            rows[row * n + i] = gate / (1.0 + (-gate).exp()) * up;
-        }
-    }
-    rows.truncate(n_rows * n);
 }
 
 /// Adds rows, and to each of them the bias.

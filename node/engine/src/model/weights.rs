@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use kernels::LayerNorm;
 
-use super::decoder::{Decoder, Layer};
+use super::decoder::{Decoder, FeedForward as DecoderFeedForward, Layer};
 use super::encoder::{Encoder, EncoderLayer, FeedForward};
+use super::experts::{Expert, Experts};
 use super::{Network, OpenError};
 use crate::gguf::{Header, TensorInfo};
-use crate::hyperparams::{Family, Hyperparams, HyperparamsError};
+use crate::hyperparams::{ExpertCounts, Family, Hyperparams};
 use crate::map::Map;
 use crate::matrix::{Group, Matrix};
 
@@ -55,15 +56,7 @@ fn encoder_layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Enc
     let name = |part: &str| format!("blk.{index}.{part}");
     let matrix = |part: &str, n_out: usize, n_in: usize| weights.matrix(&name(&format!("{part}.weight")), n_out, n_in);
     let bias = |part: &str, n: usize| weights.optional_vector(&name(&format!("{part}.bias")), n);
-    let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
-    let (qkv, qkv_bias) = if weights.has(&name("attn_qkv.weight")) {
-        (vec![matrix("attn_qkv", n_q + 2 * n_kv, h.n_embd)?], bias("attn_qkv", n_q + 2 * n_kv)?)
-    } else {
-        let parts = [("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)];
-        let matrices = parts.map(|(part, n)| matrix(part, n, h.n_embd)).into_iter().collect::<Result<_, _>>()?;
-        let biases = parts.map(|(part, n)| bias(part, n)).into_iter().collect::<Result<Option<Vec<_>>, _>>()?;
-        (matrices, biases.map(|all| all.concat()))
-    };
+    let (qkv, qkv_bias) = weights.qkv(h, index)?;
     let feed_forward = if h.family == Family::NomicBert {
         FeedForward::Gated {
             gate_up: Group::new(vec![matrix("ffn_gate", h.n_ff, h.n_embd)?, matrix("ffn_up", h.n_ff, h.n_embd)?]),
@@ -73,9 +66,9 @@ fn encoder_layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Enc
         FeedForward::Gelu { up: Group::new(vec![matrix("ffn_up", h.n_ff, h.n_embd)?]), bias }
     };
     Ok(EncoderLayer {
-        qkv: Group::new(qkv),
+        qkv,
         qkv_bias,
-        attn_output: Group::new(vec![matrix("attn_output", h.n_embd, n_q)?]),
+        attn_output: Group::new(vec![matrix("attn_output", h.n_embd, h.n_embd_q())?]),
         attn_output_bias: bias("attn_output", h.n_embd)?,
         attn_norm: weights.norm(&name("attn_output_norm"), h)?,
         feed_forward,
@@ -85,18 +78,18 @@ fn encoder_layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Enc
     })
 }
 
-/// Collects the decoder's weights, and applies the file's rope factors (Llama 3) to the frequencies.
+/// Collects the decoder's weights, and applies the file's rope factors to the frequencies.
 fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize) -> Result<Decoder, OpenError> {
-    if weights.has("rope_freqs.weight") {
-        let factors = weights.vector("rope_freqs.weight", hyperparams.rope.len())?;
-        for (frequency, factor) in hyperparams.rope.iter_mut().zip(factors) {
-            if !(factor.is_finite() && factor > 0.0) {
-                let key = "a factor in rope_freqs.weight".to_owned();
-                return Err(
-                    HyperparamsError::Value { key, found: factor.to_string(), needed: "a finite number above 0".into() }.into()
-                );
-            }
-            *frequency /= factor;
+    let n_ctx_original = hyperparams.n_ctx_original;
+    for rope in &mut hyperparams.ropes {
+        let factors = |name: &str| weights.optional_vector(name, rope.frequencies.len());
+        let (all, short, long) =
+            (factors("rope_freqs.weight")?, factors("rope_factors_short.weight")?, factors("rope_factors_long.weight")?);
+        if let Some(factors) = all {
+            rope.divide(&factors)?;
+        }
+        if let (Some(short), Some(long)) = (short, long) {
+            rope.lengthen(n_ctx_original, &short, &long)?;
         }
     }
     let layers = (0..hyperparams.n_layer).map(|i| layer(weights, hyperparams, i)).collect::<Result<_, _>>()?;
@@ -115,32 +108,60 @@ fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize) -> 
 
 fn layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Layer, OpenError> {
     let name = |part: &str| format!("blk.{index}.{part}");
-    let matrix = |part: &str, n_out: usize, n_in: usize| weights.matrix(&name(part), n_out, n_in);
-    let biases = weights.has(&name("attn_q.bias")) || h.family == Family::Qwen2;
-    let head_norm = |part: &str| -> Result<Option<Vec<f32>>, OpenError> {
-        if h.family == Family::Qwen3 { weights.vector(&name(part), h.n_embd_head).map(Some) } else { Ok(None) }
+    let norm = |part: &str, wanted: bool, n: usize| -> Result<Option<Vec<f32>>, OpenError> {
+        if wanted { weights.vector(&name(part), n).map(Some) } else { Ok(None) }
     };
+    let attn_norm = weights.vector(&name("attn_norm.weight"), h.n_embd)?;
+    let (qkv, qkv_bias) = weights.qkv(h, index)?;
+    if qkv_bias.is_none() && matches!(h.family, Family::Qwen2 | Family::Qwen2Moe) {
+        return Err(OpenError::MissingTensor { name: name("attn_q.bias") });
+    }
     Ok(Layer {
-        attn_norm: weights.vector(&name("attn_norm.weight"), h.n_embd)?,
-        qkv: Group::new(vec![
-            matrix("attn_q.weight", h.n_embd_q(), h.n_embd)?,
-            matrix("attn_k.weight", h.n_embd_kv(), h.n_embd)?,
-            matrix("attn_v.weight", h.n_embd_kv(), h.n_embd)?,
-        ]),
-        qkv_bias: if biases {
-            let mut all = weights.vector(&name("attn_q.bias"), h.n_embd_q())?;
-            all.extend(weights.vector(&name("attn_k.bias"), h.n_embd_kv())?);
-            all.extend(weights.vector(&name("attn_v.bias"), h.n_embd_kv())?);
-            Some(all)
-        } else {
-            None
-        },
-        q_norm: head_norm("attn_q_norm.weight")?,
-        k_norm: head_norm("attn_k_norm.weight")?,
-        attn_output: Group::new(vec![matrix("attn_output.weight", h.n_embd, h.n_embd_q())?]),
+        attn_norm,
+        qkv,
+        qkv_bias,
+        q_norm: norm("attn_q_norm.weight", h.family.norms_heads(), h.n_embd_head)?,
+        k_norm: norm("attn_k_norm.weight", h.family.norms_heads(), h.n_embd_head)?,
+        attn_output: Group::new(vec![weights.matrix(&name("attn_output.weight"), h.n_embd, h.n_embd_q())?]),
+        attn_post_norm: norm("post_attention_norm.weight", h.family.norms_outputs(), h.n_embd)?,
         ffn_norm: weights.vector(&name("ffn_norm.weight"), h.n_embd)?,
-        gate_up: Group::new(vec![matrix("ffn_gate.weight", h.n_ff, h.n_embd)?, matrix("ffn_up.weight", h.n_ff, h.n_embd)?]),
-        ffn_down: Group::new(vec![matrix("ffn_down.weight", h.n_embd, h.n_ff)?]),
+        feed_forward: match h.experts {
+            Some(counts) => DecoderFeedForward::Experts(experts(weights, h, counts, index)?),
+            None => {
+                let Expert { gate_up, down } = expert(weights, h.n_embd, h.n_ff, &|part| name(part))?;
+                DecoderFeedForward::Dense { gate_up, down }
+            }
+        },
+        ffn_post_norm: norm("post_ffw_norm.weight", h.family.norms_outputs(), h.n_embd)?,
+    })
+}
+
+/// A feed-forward part whose tensors `name` gives for `ffn_gate`, `ffn_up` and `ffn_down`; gate and up may be one matrix.
+fn expert(weights: &Weights, n_embd: usize, n_ff: usize, name: &dyn Fn(&str) -> String) -> Result<Expert, OpenError> {
+    let (gate, up) = (name("ffn_gate.weight"), name("ffn_up.weight"));
+    let gate_up = match weights.has(&gate) {
+        true => vec![weights.matrix(&gate, n_ff, n_embd)?, weights.matrix(&up, n_ff, n_embd)?],
+        false => vec![weights.matrix(&up, 2 * n_ff, n_embd)?],
+    };
+    let down = vec![weights.matrix(&name("ffn_down.weight"), n_embd, n_ff)?];
+    Ok(Expert { gate_up: Group::new(gate_up), down: Group::new(down) })
+}
+
+fn experts(weights: &Weights, h: &Hyperparams, counts: ExpertCounts, index: usize) -> Result<Experts, OpenError> {
+    let name = |part: &str| format!("blk.{index}.{part}.weight");
+    let all = |part: &str, n_out: usize, n_in: usize| weights.matrices(&name(part), counts.n, n_out, n_in);
+    let gates = all("ffn_gate_exps", counts.n_ff, h.n_embd)?.into_iter().zip(all("ffn_up_exps", counts.n_ff, h.n_embd)?);
+    let experts = gates
+        .zip(all("ffn_down_exps", h.n_embd, counts.n_ff)?)
+        .map(|((gate, up), down)| Expert { gate_up: Group::new(vec![gate, up]), down: Group::new(vec![down]) });
+    let shared = counts.n_ff_shared.map(|n_ff| -> Result<_, OpenError> {
+        let part = |part: &str| name(&format!("{}_shexp", part.trim_end_matches(".weight")));
+        Ok((expert(weights, h.n_embd, n_ff, &part)?, weights.vector(&name("ffn_gate_inp_shexp"), h.n_embd)?))
+    });
+    Ok(Experts {
+        router: Group::new(vec![weights.matrix(&name("ffn_gate_inp"), counts.n, h.n_embd)?]),
+        experts: experts.collect(),
+        shared: shared.transpose()?,
     })
 }
 
@@ -169,6 +190,36 @@ impl Weights<'_> {
 
     fn matrix(&self, name: &str, n_out: usize, n_in: usize) -> Result<Matrix, OpenError> {
         Ok(Matrix::new(self.map.clone(), self.shaped(name, &[n_out, n_in])?.clone()))
+    }
+
+    /// Matrices that are one tensor, `(n, n_out, n_in)`.
+    fn matrices(&self, name: &str, n: usize, n_out: usize, n_in: usize) -> Result<Vec<Matrix>, OpenError> {
+        let info = self.shaped(name, &[n, n_out, n_in])?;
+        let n_bytes = info.n_bytes / n;
+        let place = |index: usize| TensorInfo {
+            shape: vec![n_out, n_in],
+            offset: info.offset + index * n_bytes,
+            n_bytes,
+            ..info.clone()
+        };
+        Ok((0..n).map(|index| Matrix::new(self.map.clone(), place(index))).collect())
+    }
+
+    /// The matrices of q, k and v, which may be one, and their biases.
+    fn qkv(&self, h: &Hyperparams, index: usize) -> Result<(Group, Option<Vec<f32>>), OpenError> {
+        let name = |part: &str, kind: &str| format!("blk.{index}.{part}.{kind}");
+        let (n_q, n_kv) = (h.n_embd_q(), h.n_embd_kv());
+        let parts: &[(&str, usize)] = match self.has(&name("attn_qkv", "weight")) {
+            true => &[("attn_qkv", n_q + 2 * n_kv)],
+            false => &[("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)],
+        };
+        let matrices =
+            parts.iter().map(|(part, n)| self.matrix(&name(part, "weight"), *n, h.n_embd)).collect::<Result<_, _>>()?;
+        if !self.has(&name(parts[0].0, "bias")) {
+            return Ok((Group::new(matrices), None));
+        }
+        let biases = parts.iter().map(|(part, n)| self.vector(&name(part, "bias"), *n)).collect::<Result<Vec<_>, _>>()?;
+        Ok((Group::new(matrices), Some(biases.concat())))
     }
 
     /// A norm with its bias; without one it is zero.
