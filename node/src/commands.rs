@@ -59,6 +59,9 @@ Environment:
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
   LANTERN_HUB               where models named hf.co/USER/REPOSITORY:QUANT are pulled from [https://hf.co]
+  LANTERN_PULL_HOSTS        further hosts that models may be pulled from, comma-separated
+  LANTERN_PULL_RATE         bytes a second that pulls may take together, such as 2.5M [no bound]
+  HF_TOKEN                  what Hugging Face is shown, for models behind a sign-in
   LANTERN_SESSIONS          where long chats are kept while out of memory; off keeps none [~/.cache/lantern/sessions]
   LANTERN_THREADS           threads that compute: 4, or 4/3 for prompts and answers [measured at the first start]
   LANTERN_ACCESS            who may: standard (use is open at home, change is for this machine and for tokens), tokens

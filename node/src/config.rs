@@ -61,6 +61,7 @@ impl Config {
             |name: &str, default: &str| Some(text(name)).filter(|base| !base.is_empty()).unwrap_or_else(|| default.to_owned());
         let registry = Registry::new(&or("LANTERN_REGISTRY", REGISTRY), &or("LANTERN_HUB", HUB));
         let registry = registry.map_err(|e| anyhow::anyhow!("LANTERN_REGISTRY or LANTERN_HUB cannot be used: {e}"))?;
+        let registry = pulling(registry)?;
         let (threads, cache) = (threads(&text("LANTERN_THREADS"))?, cache());
         let sessions = sessions(&text("LANTERN_SESSIONS"), cache.as_deref());
         let mode = text("LANTERN_ACCESS");
@@ -155,6 +156,37 @@ fn threads(text: &str) -> Result<Option<Threads>> {
     }
 }
 
+/// What the owner has set about pulling beside where from.
+fn pulling(registry: Registry) -> Result<Registry> {
+    let rate = text("LANTERN_PULL_RATE");
+    let rate = rate_of(&rate)
+        .with_context(|| format!("LANTERN_PULL_RATE is {rate}, needed are bytes a second such as 500K, 2.5M or 1G"))?;
+    let mut registry = registry.at_rate(rate);
+    for host in text("LANTERN_PULL_HOSTS").split(',').map(str::trim).filter(|host| !host.is_empty()) {
+        registry = registry.and_from(host).map_err(|e| anyhow::anyhow!("LANTERN_PULL_HOSTS cannot be used: {e}"))?;
+    }
+    match text("HF_TOKEN") {
+        token if token.is_empty() => Ok(registry),
+        token => registry.with_hub_token(token).map_err(|e| anyhow::anyhow!("LANTERN_HUB cannot be used: {e}")),
+    }
+}
+
+/// Bytes a second with a decimal unit; `Some(None)` where nothing is said.
+#[expect(clippy::option_option, reason = "nothing is said, or something that is no rate")]
+fn rate_of(text: &str) -> Option<Option<u64>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (number, unit) = match text.as_bytes()[text.len() - 1].to_ascii_uppercase() {
+        b'K' => (&text[..text.len() - 1], 1e3),
+        b'M' => (&text[..text.len() - 1], 1e6),
+        b'G' => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    let rate = number.parse::<f64>().ok()? * unit;
+    (1e3..=1e12).contains(&rate).then_some(Some(rate as u64))
+}
+
 fn cache() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     Some(cache.or_else(|| Some(env::home_dir()?.join(".cache")))?.join("lantern"))
@@ -214,6 +246,18 @@ mod tests {
         assert_eq!(threads("4/3").unwrap(), Some(Threads { prefill: 4, decode: 3 }));
         for wrong in ["0", "4/", "/3", "four", "4/3/2"] {
             assert!(threads(wrong).unwrap_err().to_string().contains("such as 4/3"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_have_units() {
+        let check = |text, expected| assert_eq!(rate_of(text), expected, "{text}");
+        check("", Some(None));
+        check("500K", Some(Some(500_000)));
+        check("2.5m", Some(Some(2_500_000)));
+        check("1500", Some(Some(1_500)));
+        for wrong in ["M", "fast", "-1M", "0", "1e300", "5MB"] {
+            check(wrong, None);
         }
     }
 

@@ -36,7 +36,8 @@ impl Store {
         Some(manifests.into_iter().flat_map(|m| m.layers.into_iter().chain([m.config])).map(|layer| layer.digest).collect())
     }
 
-    /// Removes what processes that ended without a word left half written, more than a day ago.
+    /// Removes what processes that ended without a word left half written, and downloads that nobody went on with, both after
+    /// a day.
     ///
     /// # Errors
     /// When the folder of the blobs cannot be read.
@@ -47,9 +48,11 @@ impl Store {
         }
         for entry in fs::read_dir(blobs)?.flatten() {
             let name = entry.file_name();
-            let staged = name.to_str().is_some_and(|name| name.starts_with("staging-") && name.ends_with("-partial"));
+            let is_part = |name: &str| [".part", ".parts", ".parts-new"].iter().any(|end| name.ends_with(end));
+            let is_staged = |name: &str| name.starts_with("staging-") && name.ends_with("-partial");
+            let unfinished = name.to_str().is_some_and(|name| is_staged(name) || name.starts_with("sha256-") && is_part(name));
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-            if staged && age.is_some_and(|age| age > STAGED_MAX) {
+            if unfinished && age.is_some_and(|age| age > STAGED_MAX) {
                 fs::remove_file(entry.path())?;
             }
         }

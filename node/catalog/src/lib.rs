@@ -4,10 +4,12 @@
 mod away;
 mod collect;
 mod create;
+mod download;
 mod installed;
 mod manifest;
 mod modelfile;
 mod name;
+mod place;
 mod pull;
 mod store;
 mod upload;

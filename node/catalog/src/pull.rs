@@ -2,18 +2,18 @@
 //! Dropping the future stops the download; what has arrived stays and is taken up by the next.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use reqwest::{Client, StatusCode, header};
-use tokio::fs::{self, File, OpenOptions};
-use tokio::io::AsyncWriteExt;
+use reqwest::{StatusCode, header};
+use tokio::fs;
 use tokio::sync::Mutex;
 
-use crate::away;
+use crate::download::{self, Download, Rate};
 use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
+use crate::place::{Interrupted, Place};
 use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, digest_of};
 
 /// Where Ollama's models are.
@@ -22,28 +22,25 @@ pub const REGISTRY: &str = "https://registry.ollama.ai";
 pub const HUB: &str = "https://hf.co";
 /// Names by which the hub is called.
 const HUB_HOSTS: [&str; 3] = ["hf.co", "huggingface.co", "www.huggingface.co"];
-/// A connection may take this long to stand, and to send its next bytes.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Attempts in a row that bring no byte, after which a download gives up. The pause before each doubles.
-const N_ATTEMPTS: u32 = 6;
 /// Layers of a model; real ones have a handful.
 const N_LAYERS_MAX: usize = 64;
 /// Bytes of a whole model.
 const MODEL_BYTES_MAX: u64 = 1 << 44;
 /// Bytes a model needs beside its weights at least: a short context and room to compute.
 const BESIDE_WEIGHTS: u64 = 128 << 20;
+/// What stays free of a disk.
+const DISK_RESERVE_GIB: f64 = 0.25;
 /// Bytes of a refusal that are repeated to the user.
 const REASON_BYTES_MAX: usize = 500;
 
-/// A place to pull models from.
+/// Where models are pulled from.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    base: String,
-    /// The same for models of Hugging Face.
-    hub: String,
+    /// By the hosts that names give: the registry, the hub, and what the owner added.
+    places: Vec<(Vec<String>, Place)>,
     /// Bytes of memory this machine has, where known: what needs more is not fetched.
     memory: Option<u64>,
-    client: Client,
+    rate: Rate,
     /// Held while layers are fetched: models share layers, and a layer has one place to arrive at.
     turn: Arc<Mutex<()>>,
 }
@@ -69,12 +66,16 @@ pub enum PullError {
     NotFound,
     #[error("pull model manifest: {status}: {reason}")]
     Refused { status: u16, reason: String },
-    #[error("models are pulled from {HOST} and hf.co only, not from {host}")]
-    OtherHost { host: String },
+    #[error("models are pulled from {known} only, not from {host}; LANTERN_PULL_HOSTS names further hosts")]
+    OtherHost { host: String, known: String },
     #[error(
         "the model needs {needs:.1} GiB of memory, this machine has {has:.1} GiB: choose a smaller model or smaller weights of it"
     )]
     TooLarge { needs: f64, has: f64 },
+    #[error(
+        "the model needs {needs:.1} GiB of disk, {free:.1} GiB are free and {DISK_RESERVE_GIB} of them are kept so: delete models first"
+    )]
+    DiskFull { needs: f64, free: f64 },
     #[error("the registry's manifest cannot be used: {0}")]
     Manifest(String),
     #[error("cannot reach the registry: {0}")]
@@ -95,54 +96,62 @@ impl From<io::Error> for PullError {
     }
 }
 
-/// Why one attempt ended early.
-enum Interrupted {
-    /// Worth another attempt.
-    Network(String),
-    Final(PullError),
-}
-
-impl From<reqwest::Error> for Interrupted {
-    fn from(error: reqwest::Error) -> Interrupted {
-        Interrupted::Network(innermost(&error))
-    }
-}
-
-impl From<io::Error> for Interrupted {
-    fn from(error: io::Error) -> Interrupted {
-        Interrupted::Final(error.into())
-    }
-}
-
 impl Registry {
     /// Registries at base addresses, such as [`REGISTRY`] and [`HUB`].
     ///
     /// # Errors
     /// When an address is none, or the system has no trusted certificates.
     pub fn new(base: &str, hub: &str) -> Result<Registry, String> {
-        let mut at_home = false;
-        for address in [base, hub] {
-            let parsed = reqwest::Url::parse(address).map_err(|e| format!("{address:?} is not an address: {e}"))?;
-            if !["http", "https"].contains(&parsed.scheme()) {
-                return Err(format!("{address:?} begins with neither http:// nor https://"));
-            }
-            at_home |= !away::is_public_host(parsed.host_str().unwrap_or_default());
-        }
-        let builder = Client::builder()
-            .user_agent(concat!("lantern/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(PATIENCE)
-            .read_timeout(PATIENCE)
-            .redirect(away::redirects(at_home));
-        // Who keeps a registry at home wants addresses at home; nobody else does. A proxy looks names up itself, and is at home.
-        let builder = if at_home || away::has_proxy() { builder } else { builder.dns_resolver(Arc::new(away::PublicOnly)) };
-        let client = builder.build().map_err(|e| innermost(&e))?;
-        let plain = |address: &str| address.trim_end_matches('/').to_owned();
-        Ok(Registry { base: plain(base), hub: plain(hub), memory: None, client, turn: Arc::default() })
+        let places = vec![
+            (vec![HOST.to_owned()], Place::new(base, None)?),
+            (HUB_HOSTS.map(String::from).to_vec(), Place::new(hub, None)?),
+        ];
+        Ok(Registry { places, memory: None, rate: Rate::default(), turn: Arc::default() })
     }
 
     /// The same, for a machine with so much memory.
     pub fn for_memory(self, bytes: Option<u64>) -> Registry {
         Registry { memory: bytes, ..self }
+    }
+
+    /// The same, with a token that the hub is shown, and nobody else.
+    ///
+    /// # Errors
+    /// When the hub has no address, which [`Registry::new`] has refused before.
+    pub fn with_hub_token(mut self, token: String) -> Result<Registry, String> {
+        let hub = &mut self.places[1].1;
+        *hub = Place::new(&hub.base, Some(token))?;
+        Ok(self)
+    }
+
+    /// The same, taking no more than so many bytes a second from all places together.
+    pub fn at_rate(self, bytes_per_second: Option<u64>) -> Registry {
+        Registry { rate: Rate::new(bytes_per_second), ..self }
+    }
+
+    /// The same, which also pulls from a host such as `registry.example.org:5000`; `http://` before it says that it has no
+    /// encryption.
+    ///
+    /// # Errors
+    /// When the text is no host.
+    pub fn and_from(mut self, host: &str) -> Result<Registry, String> {
+        let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
+        let name = base.split_once("://").map_or("", |(_, name)| name).trim_end_matches('/').to_ascii_lowercase();
+        self.places.push((vec![name], Place::new(&base, None)?));
+        Ok(self)
+    }
+
+    /// The place that models of a host are pulled from.
+    fn place(&self, host: &str) -> Result<&Place, PullError> {
+        let named = |(hosts, _): &&(Vec<String>, Place)| hosts.iter().any(|h| h.eq_ignore_ascii_case(host));
+        match self.places.iter().find(named) {
+            Some((_, place)) => Ok(place),
+            None => {
+                let mut known: Vec<&str> = self.places.iter().map(|(hosts, _)| hosts[0].as_str()).collect();
+                let last = known.pop().unwrap_or_default();
+                Err(PullError::OtherHost { host: host.into(), known: format!("{} and {last}", known.join(", ")) })
+            }
+        }
     }
 
     /// Brings a model into the store: its layers, each checked against its digest, then its manifest. Layers that are
@@ -151,16 +160,17 @@ impl Registry {
     /// # Errors
     /// When the registry does not have it, the network fails again and again, or the store cannot be written. The store
     /// then holds what it held before, and the bytes that have arrived for the next attempt.
-    pub async fn pull(&self, store: &Store, name: &ModelName, mut progress: impl FnMut(Progress)) -> Result<(), PullError> {
+    pub async fn pull(
+        &self,
+        store: &Store,
+        name: &ModelName,
+        mut progress: impl FnMut(Progress) + Send,
+    ) -> Result<(), PullError> {
         let [host, namespace, model, tag] = name.parts();
-        let base = match host.to_ascii_lowercase() {
-            host if host == HOST => &self.base,
-            host if HUB_HOSTS.contains(&host.as_str()) => &self.hub,
-            _ => return Err(PullError::OtherHost { host: host.into() }),
-        };
+        let place = self.place(host)?;
         progress(Progress::Manifest);
-        let repository = format!("{base}/v2/{namespace}/{model}");
-        let bytes = self.manifest(&format!("{repository}/manifests/{tag}")).await?;
+        let repository = format!("{}/v2/{namespace}/{model}", place.base);
+        let bytes = manifest(place, &format!("{repository}/manifests/{tag}")).await?;
         let manifest = parse(&bytes)?;
         let weights = manifest.layers.iter().filter(|layer| layer.media_type == MODEL).map(|layer| layer.size).sum::<u64>();
         if let Some(memory) = self.memory.filter(|memory| weights + BESIDE_WEIGHTS > *memory) {
@@ -168,6 +178,7 @@ impl Registry {
         }
         store.create_blobs()?;
         let _turn = self.turn.lock().await;
+        has_room(store, &manifest)?;
         let mut fresh: Vec<(&Layer, PathBuf, PathBuf)> = Vec::new();
         for layer in manifest.layers.iter().chain([&manifest.config]) {
             let blob = store.blob_path(&layer.digest).expect("digests are checked");
@@ -178,16 +189,19 @@ impl Registry {
                 continue;
             }
             let partial = blob.with_extension("part");
-            self.download(&format!("{repository}/blobs/{}", layer.digest), layer, &partial, &mut report).await?;
+            let address = format!("{repository}/blobs/{}", layer.digest);
+            let download = Download { place, address: &address, layer, partial: &partial, rate: &self.rate };
+            download.run(report).await?;
             fresh.push((layer, partial, blob));
         }
         progress(Progress::Verifying);
         for (layer, partial, blob) in fresh {
             if let Err(PullError::Digest { .. }) = verified(layer, &partial).await {
                 // Once from the beginning: a transfer may have gone wrong, a registry that lies will do it again.
-                let mut report =
-                    |completed| progress(Progress::Layer { digest: layer.digest.clone(), total: layer.size, completed });
-                self.download(&format!("{repository}/blobs/{}", layer.digest), layer, &partial, &mut report).await?;
+                let report = |completed| progress(Progress::Layer { digest: layer.digest.clone(), total: layer.size, completed });
+                let address = format!("{repository}/blobs/{}", layer.digest);
+                let download = Download { place, address: &address, layer, partial: &partial, rate: &self.rate };
+                download.run(report).await?;
             }
             verified(layer, &partial).await?;
             fs::rename(&partial, &blob).await?;
@@ -196,108 +210,35 @@ impl Registry {
         store.write_manifest(name, &bytes)?;
         Ok(())
     }
+}
 
-    /// The manifest's bytes. One attempt: who is offline should learn it at once.
-    async fn manifest(&self, address: &str) -> Result<Vec<u8>, PullError> {
-        self.fetch_manifest(address).await.map_err(|interrupted| match interrupted {
-            Interrupted::Network(reason) => PullError::Unreachable(reason),
-            Interrupted::Final(error) => error,
-        })
-    }
+/// The manifest's bytes. One attempt: who is offline should learn it at once.
+async fn manifest(place: &Place, address: &str) -> Result<Vec<u8>, PullError> {
+    fetch_manifest(place, address).await.map_err(|interrupted| match interrupted {
+        Interrupted::Network(reason) => PullError::Unreachable(reason),
+        Interrupted::NoRanges => PullError::Unreachable("it answered what nobody asked".into()),
+        Interrupted::Final(error) => error,
+    })
+}
 
-    async fn fetch_manifest(&self, address: &str) -> Result<Vec<u8>, Interrupted> {
-        let mut response = self.client.get(address).header(header::ACCEPT, MANIFEST).send().await?;
-        let status = response.status();
-        let mut bytes = Vec::new();
-        while let Some(part) = response.chunk().await? {
-            bytes.extend_from_slice(&part);
-            if bytes.len() as u64 > MANIFEST_BYTES_MAX {
-                return Err(Interrupted::Final(PullError::Manifest("it is larger than any real one".into())));
-            }
-        }
-        match status {
-            StatusCode::OK => Ok(bytes),
-            StatusCode::NOT_FOUND => Err(Interrupted::Final(PullError::NotFound)),
-            _ => {
-                bytes.truncate(REASON_BYTES_MAX);
-                let reason = String::from_utf8_lossy(&bytes).trim().to_owned();
-                Err(Interrupted::Final(PullError::Refused { status: status.as_u16(), reason }))
-            }
+async fn fetch_manifest(place: &Place, address: &str) -> Result<Vec<u8>, Interrupted> {
+    let mut response = place.get(address, (header::ACCEPT, MANIFEST.into())).await?;
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        bytes.extend_from_slice(&part);
+        if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(Interrupted::Final(PullError::Manifest("it is larger than any real one".into())));
         }
     }
-
-    async fn download(
-        &self,
-        address: &str,
-        layer: &Layer,
-        partial: &Path,
-        report: &mut impl FnMut(u64),
-    ) -> Result<(), PullError> {
-        let mut attempt = 0;
-        loop {
-            let before = length(partial);
-            match self.resume(address, layer, partial, report).await {
-                Ok(()) => return Ok(()),
-                Err(Interrupted::Final(error)) => return Err(error),
-                Err(Interrupted::Network(reason)) => {
-                    if length(partial) > before {
-                        attempt = 0;
-                    } else {
-                        wait(&mut attempt, reason).await?;
-                    }
-                }
-            }
+    match status {
+        StatusCode::OK => Ok(bytes),
+        StatusCode::NOT_FOUND => Err(Interrupted::Final(PullError::NotFound)),
+        _ => {
+            bytes.truncate(REASON_BYTES_MAX);
+            let reason = String::from_utf8_lossy(&bytes).trim().to_owned();
+            Err(Interrupted::Final(PullError::Refused { status: status.as_u16(), reason }))
         }
-    }
-
-    /// Asks for the bytes that are missing from `partial` and appends them as they come.
-    async fn resume(
-        &self,
-        address: &str,
-        layer: &Layer,
-        partial: &Path,
-        report: &mut impl FnMut(u64),
-    ) -> Result<(), Interrupted> {
-        let mut completed = length(partial);
-        if completed > layer.size {
-            fs::remove_file(partial).await?;
-            completed = 0;
-        }
-        report(completed);
-        if completed == layer.size {
-            // Of nothing there is nothing to ask for.
-            OpenOptions::new().append(true).create(true).open(partial).await?;
-            return Ok(());
-        }
-        let request = self.client.get(address).header(header::RANGE, format!("bytes={completed}-"));
-        let mut response = request.send().await?;
-        let mut file = match response.status() {
-            StatusCode::PARTIAL_CONTENT => OpenOptions::new().append(true).create(true).open(partial).await?,
-            // A server that does not know ranges sends everything.
-            StatusCode::OK => {
-                completed = 0;
-                File::create(partial).await?
-            }
-            status => return Err(Interrupted::Network(format!("the registry answered {status}"))),
-        };
-        let sent = loop {
-            match response.chunk().await {
-                Ok(Some(part)) => {
-                    completed += part.len() as u64;
-                    if completed > layer.size {
-                        break Err(Interrupted::Final(PullError::TooLong { digest: layer.digest.clone(), total: layer.size }));
-                    }
-                    file.write_all(&part).await?;
-                    report(completed);
-                }
-                Ok(None) if completed < layer.size => break Err(Interrupted::Network("the download broke off".into())),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error.into()),
-            }
-        };
-        // What has arrived is kept, whatever ended the attempt.
-        file.sync_all().await?;
-        sent
     }
 }
 
@@ -309,18 +250,8 @@ async fn verified(layer: &Layer, partial: &Path) -> Result<(), PullError> {
     if got == want {
         return Ok(());
     }
-    fs::remove_file(partial).await?;
+    download::discard(partial).await?;
     Err(PullError::Digest { want, got })
-}
-
-/// Pauses before the next attempt, or gives up.
-async fn wait(attempt: &mut u32, reason: String) -> Result<(), PullError> {
-    *attempt += 1;
-    if *attempt == N_ATTEMPTS {
-        return Err(PullError::Network(reason));
-    }
-    tokio::time::sleep(Duration::from_secs(1 << (*attempt - 1))).await;
-    Ok(())
 }
 
 fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
@@ -344,19 +275,22 @@ fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
     Ok(manifest)
 }
 
+/// Refuses what the disk has no room for, before any of it is fetched. What has arrived before takes none.
+fn has_room(store: &Store, manifest: &Manifest) -> Result<(), PullError> {
+    let missing = |layer: &Layer| {
+        let blob = store.blob_path(&layer.digest).expect("digests are checked");
+        let here = [blob.with_extension("part"), blob].into_iter().filter_map(|file| file.metadata().ok());
+        layer.size.saturating_sub(here.map(|m| m.blocks() * 512).sum())
+    };
+    let needs: u64 = manifest.layers.iter().chain([&manifest.config]).map(missing).sum();
+    let disk = rustix::fs::statvfs(store.folder()).map_err(io::Error::from)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if needs > 0 && gib(needs) + DISK_RESERVE_GIB > gib(free) {
+        return Err(PullError::DiskFull { needs: gib(needs), free: gib(free) });
+    }
+    Ok(())
+}
+
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / (1u64 << 30) as f64
-}
-
-fn length(file: &Path) -> u64 {
-    file.metadata().map_or(0, |m| m.len())
-}
-
-/// The cause at the end of the chain, which names what happened; the outer ones only say that something did.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

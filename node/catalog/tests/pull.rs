@@ -2,113 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod server;
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 
-use catalog::{ModelName, Progress, PullError, Registry, Store};
-use sha2::{Digest, Sha256};
-
-/// What the server does with the request for a path.
-#[derive(Clone)]
-enum Reply {
-    /// Sends the bytes, or the part of them that was asked for.
-    Bytes(Vec<u8>),
-    /// The first time it sends so many bytes and hangs up, then it behaves.
-    CutOnce(Vec<u8>, usize),
-    Status(u16, &'static str),
-    Redirect(String),
-}
-
-/// A request: path, and where its range begins.
-type Seen = (String, Option<usize>);
-
-struct Server {
-    address: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
-
-fn serve(mut replies: HashMap<String, Reply>) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = seen.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
-            let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
-            let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
-                line.to_lowercase().strip_prefix("range: bytes=").map(|r| r.trim_end_matches('-').parse().unwrap())
-            });
-            log.lock().unwrap().push((path.clone(), range));
-            let reply = replies.get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
-            let (bytes, n_sent) = match reply {
-                Reply::Status(status, text) => {
-                    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
-                        .unwrap();
-                    continue;
-                }
-                Reply::Redirect(to) => {
-                    write!(stream, "HTTP/1.1 307 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-                    continue;
-                }
-                Reply::Bytes(bytes) => (bytes.clone(), bytes.len()),
-                Reply::CutOnce(bytes, n) => {
-                    replies.insert(path, Reply::Bytes(bytes.clone()));
-                    (bytes, n)
-                }
-            };
-            let (status, from) = range.map_or((200, 0), |from| (206, from));
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len() - from);
-            // The client may have gone.
-            _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[from..n_sent.max(from)]));
-        }
-    });
-    Server { address, seen }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    format!("sha256:{hex}")
-}
-
-const CONFIG: &[u8] = br#"{"model_format":"gguf","model_family":"qwen3","model_type":"3M","file_type":"Q8_0"}"#;
-
-fn weights() -> Vec<u8> {
-    (0..300_000u32).flat_map(u32::to_le_bytes).collect()
-}
-
-/// A registry with one model, whose weights are answered for by `reply`.
-fn registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
-    let layer = |kind: &str, bytes: &[u8]| serde_json::json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": layer("application/vnd.docker.container.image.v1+json", CONFIG),
-        "layers": [layer("application/vnd.ollama.image.model", &weights())],
-    });
-    let blob = format!("/v2/library/tiny/blobs/{}", digest(&weights()));
-    let server = serve(HashMap::from([
-        ("/v2/library/tiny/manifests/latest".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
-        ("/v2/library/tiny/manifests/again".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
-        (blob.clone(), reply(weights())),
-        (format!("/v2/library/tiny/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
-        ("/v2/org/repo-GGUF/manifests/Q4_K_M".to_owned(), Reply::Bytes(manifest.to_string().into_bytes())),
-        (blob.replace("library/tiny", "org/repo-GGUF"), Reply::Bytes(weights())),
-        (format!("/v2/org/repo-GGUF/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
-        ("/v2/library/broken/manifests/latest".to_owned(), Reply::Status(500, "on fire")),
-    ]));
-    (server, blob)
-}
-
-async fn pull(server: &Server, store: &Store, name: &str) -> (Result<(), PullError>, Vec<Progress>) {
-    let mut steps = Vec::new();
-    let registry = Registry::new(&server.address, &server.address).unwrap();
-    let result = registry.pull(store, &ModelName::parse(name).unwrap(), |step| steps.push(step)).await;
-    (result, steps)
-}
+use catalog::{ModelName, Progress, Registry, Store};
+use server::{CONFIG, Reply, digest, pull, registry, serve, weights};
 
 fn files(store: &Store) -> usize {
     std::fs::read_dir(store.folder().join("blobs")).map_or(0, Iterator::count)
@@ -168,9 +67,27 @@ async fn what_an_earlier_process_fetched_is_kept() {
     let part = folder.path().join("blobs").join(digest(&weights()).replace(':', "-")).with_extension("part");
     std::fs::create_dir_all(part.parent().unwrap()).unwrap();
     std::fs::write(&part, &weights()[..123_456]).unwrap();
+    std::fs::write(part.with_extension("parts"), "123456").unwrap();
     pull(&server, &store, "tiny").await.0.unwrap();
     assert!(server.seen.lock().unwrap().contains(&(blob, Some(123_456))));
     assert_eq!(store.list().len(), 1);
+    assert_eq!(files(&store), 2, "nothing unfinished is left");
+}
+
+/// What was written down may make no sense: then nothing is believed of it.
+#[tokio::test]
+async fn notes_that_lie_are_not_believed() {
+    for notes in ["123457", "1300000", "", "one", "1 2", "-1"] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let (server, blob) = registry(Reply::Bytes);
+        let part = folder.path().join("blobs").join(digest(&weights()).replace(':', "-")).with_extension("part");
+        std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+        std::fs::write(&part, &weights()[..123_456]).unwrap();
+        std::fs::write(part.with_extension("parts"), notes).unwrap();
+        pull(&server, &store, "tiny").await.0.unwrap();
+        assert!(server.seen.lock().unwrap().contains(&(blob, Some(0))), "{notes:?}");
+    }
 }
 
 #[tokio::test]
@@ -211,7 +128,9 @@ async fn what_the_registry_says_is_passed_on() {
     };
     check("missing", "pull model manifest: file does not exist").await;
     check("broken", "pull model manifest: 500: on fire").await;
-    check("example.org/a/b", "models are pulled from registry.ollama.ai and hf.co only, not from example.org").await;
+    let elsewhere =
+        "models are pulled from registry.ollama.ai and hf.co only, not from example.org; LANTERN_PULL_HOSTS names further hosts";
+    check("example.org/a/b", elsewhere).await;
     assert_eq!(files(&store), 0);
     for (base, hub) in [("ftp://x", "https://x"), ("x", "https://x"), ("https://x", "x")] {
         assert!(Registry::new(base, hub).is_err());

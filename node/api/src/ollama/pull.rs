@@ -123,6 +123,7 @@ pub(super) fn status(error: &PullError) -> StatusCode {
         PullError::NotFound => StatusCode::NOT_FOUND,
         PullError::OtherHost { .. } => StatusCode::FORBIDDEN,
         PullError::TooLarge { .. } => StatusCode::BAD_REQUEST,
+        PullError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
         PullError::Store(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
             StatusCode::INSUFFICIENT_STORAGE
         }

@@ -1,0 +1,184 @@
+//! Layers in parts that several connections bring at once, sign-ins, and what a pull is refused for.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod server;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use catalog::{ModelName, Progress, Registry, Store};
+use serde_json::json;
+use server::{CONFIG, Reply, Server, digest, pull, registry, serve, weights};
+
+const MODEL: &str = "application/vnd.ollama.image.model";
+/// What a part of a layer below 64 MiB is.
+const PART: usize = 4 << 20;
+
+/// Bytes of two and a half parts.
+fn large() -> Vec<u8> {
+    (0..(5 * PART / 8) as u32).flat_map(u32::to_le_bytes).collect()
+}
+
+fn manifest(weights: &[u8], size: usize) -> Vec<u8> {
+    let layer = |kind: &str, bytes: &[u8], size: usize| json!({ "mediaType": kind, "digest": digest(bytes), "size": size });
+    json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": layer("application/vnd.docker.container.image.v1+json", CONFIG, CONFIG.len()),
+        "layers": [layer(MODEL, weights, size)],
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// A registry with one large model.
+fn large_registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
+    let blob = format!("/v2/library/large/blobs/{}", digest(&large()));
+    let server = serve(HashMap::from([
+        ("/v2/library/large/manifests/latest".to_owned(), Reply::Bytes(manifest(&large(), large().len()))),
+        (blob.clone(), reply(large())),
+        (format!("/v2/library/large/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
+    ]));
+    (server, blob)
+}
+
+fn ranges(server: &Server, blob: &str) -> Vec<Option<usize>> {
+    let mut ranges: Vec<_> = server.seen.lock().unwrap().iter().filter(|(path, _)| path == blob).map(|(_, from)| *from).collect();
+    ranges.sort_unstable();
+    ranges
+}
+
+#[tokio::test]
+async fn parts_come_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, blob) = large_registry(Reply::Bytes);
+    let (result, steps) = pull(&server, &store, "large").await;
+    result.unwrap();
+    assert_eq!(ranges(&server, &blob), [Some(0), Some(PART), Some(2 * PART)]);
+    let found = store.find(&ModelName::parse("large").unwrap()).unwrap();
+    assert_eq!(std::fs::read(found.model_path().unwrap()).unwrap(), large());
+    let told: Vec<u64> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Progress::Layer { digest: of, completed, .. } if *of == digest(&large()) => Some(*completed),
+            _ => None,
+        })
+        .collect();
+    assert!(told.is_sorted() && told.first() == Some(&0) && told.last() == Some(&(large().len() as u64)), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_part_that_breaks_off_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    // The connection that is served first is cut, whichever part it asks for.
+    let (server, blob) = large_registry(|bytes| Reply::CutOnce(bytes, 1_000_000));
+    pull(&server, &store, "large").await.0.unwrap();
+    let ranges = ranges(&server, &blob);
+    assert_eq!(ranges.len(), 4, "{ranges:?}");
+    assert!([Some(0), Some(PART), Some(2 * PART)].iter().all(|from| ranges.contains(from)), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn a_server_without_ranges_sends_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, blob) = large_registry(Reply::NoRanges);
+    pull(&server, &store, "large").await.0.unwrap();
+    assert_eq!(ranges(&server, &blob)[0], None, "asked for without a range");
+    let found = store.find(&ModelName::parse("large").unwrap()).unwrap();
+    assert_eq!(std::fs::read(found.model_path().unwrap()).unwrap(), large());
+    assert_eq!(std::fs::read_dir(folder.path().join("blobs")).unwrap().count(), 2, "nothing unfinished is left");
+}
+
+/// 10.5 MB at 20 MB/s take half a second, whatever the number of connections.
+#[tokio::test]
+async fn a_rate_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = large_registry(Reply::Bytes);
+    let registry = Registry::new(&server.address, &server.address).unwrap().at_rate(Some(20_000_000));
+    let begun = Instant::now();
+    registry.pull(&store, &ModelName::parse("large").unwrap(), |_| {}).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn c09_further_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    let host = server.address.trim_start_matches("http://");
+    let name = ModelName::parse(&format!("{host}/library/tiny")).unwrap();
+    let closed = Registry::new("http://127.0.0.1:1", "http://127.0.0.1:1").unwrap();
+    let error = closed.pull(&store, &name, |_| {}).await.unwrap_err().to_string();
+    assert!(error.starts_with("models are pulled from registry.ollama.ai and hf.co only, not from 127.0.0.1:"), "{error}");
+    let open = closed.and_from(&server.address).unwrap();
+    open.pull(&store, &name, |_| {}).await.unwrap();
+    assert!(store.find(&name).is_ok());
+}
+
+/// A registry that wants a sign-in for everything: `realm` is where it says that is.
+fn guarded(realm: impl Fn(&str) -> String) -> Server {
+    let (open, blob) = registry(Reply::Bytes);
+    let paths =
+        ["/v2/library/tiny/manifests/latest".to_owned(), blob.clone(), format!("/v2/library/tiny/blobs/{}", digest(CONFIG))];
+    let inner = open.address.clone();
+    server::guard(move |address| (realm(address), paths.iter().map(|path| (path.clone(), format!("{inner}{path}"))).collect()))
+}
+
+#[tokio::test]
+async fn a_sign_in_at_the_same_place_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let server = guarded(|address| format!("{address}/token"));
+    pull(&server, &store, "tiny").await.0.unwrap();
+    assert_eq!(store.list().len(), 1);
+    let n_sign_ins = server.seen.lock().unwrap().iter().filter(|(path, _)| path == "/token").count();
+    assert_eq!(n_sign_ins, 1, "one is enough for all layers");
+}
+
+#[tokio::test]
+async fn c08_a_sign_in_elsewhere_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let elsewhere = serve(HashMap::new());
+    let address = elsewhere.address.clone();
+    let server = guarded(move |_| format!("{address}/token"));
+    let registry = Registry::new(&server.address, &server.address).unwrap().with_hub_token("hf_secret".into()).unwrap();
+    for name in ["tiny", "hf.co/library/tiny"] {
+        let error = registry.pull(&store, &ModelName::parse(name).unwrap(), |_| {}).await.unwrap_err().to_string();
+        assert_eq!(error, "pull model manifest: 401: it wants a sign-in at 127.0.0.1, which is another place");
+    }
+    assert_eq!(elsewhere.seen.lock().unwrap().len(), 0, "nothing was sent there");
+}
+
+/// The owner's token is shown to the hub, where it is needed, and to nobody else.
+#[tokio::test]
+async fn tokens_of_the_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let server = guarded(|_| "none".into());
+    let registry = Registry::new(&server.address, &server.address).unwrap();
+    let name = ModelName::parse("hf.co/library/tiny").unwrap();
+    let refused = registry.pull(&store, &name, |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("401"), "{refused}");
+    let registry = registry.with_hub_token("let me in".into()).unwrap();
+    registry.pull(&store, &name, |_| {}).await.unwrap();
+    let refused = registry.pull(&store, &ModelName::parse("tiny").unwrap(), |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("401"), "{refused}");
+}
+
+/// More than any disk of these machines holds is refused before a byte of it is fetched.
+#[tokio::test]
+async fn c20_what_the_disk_cannot_hold_is_not_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let manifest = manifest(&weights(), 1 << 43);
+    let server = serve(HashMap::from([("/v2/library/vast/manifests/latest".to_owned(), Reply::Bytes(manifest))]));
+    let error = pull(&server, &store, "vast").await.0.unwrap_err().to_string();
+    assert!(error.starts_with("the model needs 8192.0 GiB of disk, ") && error.contains("0.25 of them are kept"), "{error}");
+    assert_eq!(server.seen.lock().unwrap().len(), 1);
+}
