@@ -6,6 +6,7 @@ mod doctor;
 mod import;
 mod list;
 mod manage;
+mod models;
 mod ps;
 mod pull;
 mod run;
@@ -43,6 +44,7 @@ Examples:
   lantern run lantern-guide 'Who are you?'  one answer
   cat notes.txt | lantern run MODEL 'Sum up:'
   lantern bench qwen3:0.6b                  measure prefill and decode
+  lantern models                            what can be pulled by a short name, and whether it fits
   lantern pull qwen3:0.6b                   download a model
   lantern import model.gguf --name mine     add a model file
   lantern create mine -f Modelfile          make a model out of another one, or of a file
@@ -95,6 +97,8 @@ enum Command {
         /// The model
         model: String,
     },
+    /// List models that can be pulled by a short name, with size, memory, speed and licence
+    Models,
     /// List the models in memory
     Ps,
     /// Unload a model
@@ -165,6 +169,7 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Run { model, prompt, keep_alive } => run::run(&config, &model, &prompt.join(" "), keep_alive, json).await,
         Command::List => list::list(&config, json).await,
         Command::Show { model } => show::show(&config, &model, json).await,
+        Command::Models => models::models(&config, json),
         Command::Ps => ps::ps(&config, json).await,
         Command::Stop { model } => manage::stop(&config, &model, json).await,
         Command::Rm { models } => manage::rm(&config, &models, json).await,

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use crate::download::{self, Download, Rate};
 use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
+use crate::offers::{self, Offer};
 use crate::place::{Interrupted, Place};
 use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, digest_of};
 
@@ -38,6 +39,8 @@ const REASON_BYTES_MAX: usize = 500;
 pub struct Registry {
     /// By the hosts that names give: the registry, the hub, and what the owner added.
     places: Vec<(Vec<String>, Place)>,
+    /// Whether the names of `models.toml` mean its files: not for owners who have a registry of their own.
+    offers: bool,
     /// Bytes of memory this machine has, where known: what needs more is not fetched.
     memory: Option<u64>,
     rate: Rate,
@@ -76,6 +79,8 @@ pub enum PullError {
         "the model needs {needs:.1} GiB of disk, {free:.1} GiB are free and {DISK_RESERVE_GIB} of them are kept so: delete models first"
     )]
     DiskFull { needs: f64, free: f64 },
+    #[error("the file is not the one that is listed: want {want}, got {got}; pull {source_name} to have it all the same")]
+    NotAsListed { want: String, got: String, source_name: String },
     #[error("the registry's manifest cannot be used: {0}")]
     Manifest(String),
     #[error("cannot reach the registry: {0}")]
@@ -106,7 +111,13 @@ impl Registry {
             (vec![HOST.to_owned()], Place::new(base, None)?),
             (HUB_HOSTS.map(String::from).to_vec(), Place::new(hub, None)?),
         ];
-        Ok(Registry { places, memory: None, rate: Rate::default(), turn: Arc::default() })
+        Ok(Registry {
+            places,
+            offers: base.trim_end_matches('/') == REGISTRY,
+            memory: None,
+            rate: Rate::default(),
+            turn: Arc::default(),
+        })
     }
 
     /// The same, for a machine with so much memory.
@@ -166,12 +177,17 @@ impl Registry {
         name: &ModelName,
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(), PullError> {
-        let [host, namespace, model, tag] = name.parts();
+        let offer = offers::named(name).filter(|_| self.offers);
+        let source = offer.map(|offer| ModelName::parse(&offer.source).expect("the list has names"));
+        let [host, namespace, model, tag] = source.as_ref().unwrap_or(name).parts();
         let place = self.place(host)?;
         progress(Progress::Manifest);
         let repository = format!("{}/v2/{namespace}/{model}", place.base);
         let bytes = manifest(place, &format!("{repository}/manifests/{tag}")).await?;
         let manifest = parse(&bytes)?;
+        if let Some(offer) = offer {
+            check_offered(offer, &manifest)?;
+        }
         let weights = manifest.layers.iter().filter(|layer| layer.media_type == MODEL).map(|layer| layer.size).sum::<u64>();
         if let Some(memory) = self.memory.filter(|memory| weights + BESIDE_WEIGHTS > *memory) {
             return Err(PullError::TooLarge { needs: gib(weights + BESIDE_WEIGHTS), has: gib(memory) });
@@ -273,6 +289,16 @@ fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
         return Err(PullError::Manifest("it has no GGUF model among its layers".into()));
     }
     Ok(manifest)
+}
+
+/// Refuses other weights than those that the list names.
+fn check_offered(offer: &Offer, manifest: &Manifest) -> Result<(), PullError> {
+    let found = manifest.layers.iter().find(|layer| layer.media_type == MODEL).map_or("", |layer| &layer.digest);
+    let want = format!("sha256:{}", offer.sha256);
+    if found.eq_ignore_ascii_case(&want) {
+        return Ok(());
+    }
+    Err(PullError::NotAsListed { want, got: found.into(), source_name: offer.source.clone() })
 }
 
 /// Refuses what the disk has no room for, before any of it is fetched. What has arrived before takes none.

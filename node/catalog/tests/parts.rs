@@ -182,3 +182,26 @@ async fn c20_what_the_disk_cannot_hold_is_not_fetched() {
     assert!(error.starts_with("the model needs 8192.0 GiB of disk, ") && error.contains("0.25 of them are kept"), "{error}");
     assert_eq!(server.seen.lock().unwrap().len(), 1);
 }
+
+/// A short name of the list means its file on the hub, and no other file.
+#[tokio::test]
+async fn names_of_the_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let path = "/v2/Qwen/Qwen3-0.6B-GGUF/manifests/Q8_0".to_owned();
+    let server = serve(HashMap::from([(path.clone(), Reply::Bytes(manifest(&weights(), weights().len())))]));
+    let registry = Registry::new(catalog::REGISTRY, &server.address).unwrap();
+    let error = registry.pull(&store, &ModelName::parse("qwen3:0.6b").unwrap(), |_| {}).await.unwrap_err().to_string();
+    assert!(error.starts_with("the file is not the one that is listed: want sha256:9465e63a22add535"), "{error}");
+    assert!(error.ends_with("pull hf.co/Qwen/Qwen3-0.6B-GGUF:Q8_0 to have it all the same"), "{error}");
+    assert_eq!(*server.seen.lock().unwrap(), [(path, None)], "its manifest was asked for, nothing more");
+    // Who has a registry of their own means its models.
+    pull(&registry_with_qwen(), &store, "qwen3:0.6b").await.0.unwrap();
+}
+
+fn registry_with_qwen() -> Server {
+    let blob = |bytes: &[u8]| (format!("/v2/library/qwen3/blobs/{}", digest(bytes)), Reply::Bytes(bytes.to_vec()));
+    let manifest = manifest(&weights(), weights().len());
+    let replies = [("/v2/library/qwen3/manifests/0.6b".to_owned(), Reply::Bytes(manifest)), blob(&weights()), blob(CONFIG)];
+    serve(HashMap::from(replies))
+}
