@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 mod create;
 mod doctor;
+mod export;
 mod import;
 mod list;
 mod manage;
@@ -47,6 +48,7 @@ Examples:
   lantern models                            what can be pulled by a short name, and whether it fits
   lantern pull qwen3:0.6b                   download a model
   lantern import model.gguf --name mine     add a model file
+  lantern export qwen3:0.6b model.tar       carry a model to another machine, where import reads it
   lantern create mine -f Modelfile          make a model out of another one, or of a file
 
 Environment:
@@ -124,11 +126,18 @@ enum Command {
         /// The model, such as qwen3:0.6b
         model: String,
     },
-    /// Add a GGUF file to the store
+    /// Write a model to one file, for another machine
+    Export {
+        /// The model
+        model: String,
+        /// The file, which must not be there yet [the model's name, with .tar]
+        file: Option<PathBuf>,
+    },
+    /// Add a GGUF file, or what `lantern export` wrote, to the store
     Import {
-        /// The model file
+        /// The file
         file: PathBuf,
-        /// What to call it [the file's name]
+        /// What to call it [the file's name, or the name it was exported by]
         #[arg(long)]
         name: Option<String>,
     },
@@ -175,6 +184,7 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> Result<()> {
         Command::Rm { models } => manage::rm(&config, &models, json).await,
         Command::Cp { source, destination } => manage::cp(&config, &source, &destination, json).await,
         Command::Pull { model } => pull::pull(&config, &model, json).await,
+        Command::Export { model, file } => export::export(&config, &model, file.as_deref(), json),
         Command::Import { file, name } => import::import(&config, &file, name.as_deref(), json),
         Command::Create { name, file, quantize } => create::create(&config, &name, &file, quantize.as_deref(), json).await,
         Command::Bench(options) => bench::bench(&config, &options, json),

@@ -40,6 +40,18 @@ fn fails(output: &Output, code: i32, part: &str) {
 }
 
 #[test]
+fn models_that_can_be_pulled_are_listed() {
+    let d = Daemon::start();
+    let table = out(&lantern(&d, &["models"], ""));
+    assert!(table.contains("qwen3:0.6b") && table.contains("Apache-2.0") && table.contains("* estimated"), "{table}");
+    out(&lantern(&d, &["cp", "lantern-guide", "qwen3:0.6b"], ""));
+    let listed: Value = serde_json::from_str(&out(&lantern(&d, &["models", "--json"], ""))).unwrap();
+    let offer = |name: &str| listed["models"].as_array().unwrap().iter().find(|m| m["name"] == name).unwrap().clone();
+    assert_eq!((&offer("qwen3:0.6b")["installed"], &offer("qwen3:4b")["installed"]), (&true.into(), &false.into()));
+    assert_eq!(offer("qwen3:4b")["sha256"].as_str().map(str::len), Some(64));
+}
+
+#[test]
 fn commands_talk_to_the_daemon() {
     let d = Daemon::start();
     assert!(out(&lantern(&d, &["list"], "")).contains("lantern-guide:latest"));

@@ -7,14 +7,9 @@ mod daemon;
 use daemon::{Daemon, Reply, eventually};
 use kernels::QuantType;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use testkit::{Shape, tiny_model};
+use testkit::{Shape, digest, tiny_model};
 
 const GUIDE: &str = "lantern-guide";
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
-}
 
 fn upload(d: &Daemon, digest: &str, bytes: &[u8]) -> Reply {
     use std::io::Read;

@@ -13,14 +13,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use daemon::{Daemon, eventually};
 use kernels::QuantType;
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use testkit::{Random, Shape, tiny_model};
+use testkit::{Random, Shape, digest, tiny_model};
 
 const N_KILLS: usize = 20;
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
-}
 
 /// What a part of this layer is, and how much of one may be fetched again: what was not yet written down.
 const PART: usize = 4 << 20;

@@ -1,6 +1,7 @@
 //! Which models are on disk. The store has the layout of an Ollama models folder, so that a copied one is served as it is.
 //! [`Registry`] brings models in; it is the only traffic that leaves the machine.
 
+mod archive;
 mod away;
 mod collect;
 mod create;
@@ -15,6 +16,7 @@ mod pull;
 mod store;
 mod upload;
 
+pub use archive::{ArchiveError, Unpacked};
 pub use create::{Created, Recipe};
 pub use installed::Installed;
 pub use manifest::{Config, Layer, Manifest, Message};

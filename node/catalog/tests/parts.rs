@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use catalog::{ModelName, Progress, Registry, Store};
 use serde_json::json;
-use server::{CONFIG, Reply, Server, digest, pull, registry, serve, weights};
+use server::{CONFIG, Reply, Server, pull, registry, serve, weights};
+use testkit::digest;
 
 const MODEL: &str = "application/vnd.ollama.image.model";
 /// What a part of a layer below 64 MiB is.

@@ -7,7 +7,8 @@ mod server;
 use std::collections::HashMap;
 
 use catalog::{ModelName, Progress, Registry, Store};
-use server::{CONFIG, Reply, digest, pull, registry, serve, weights};
+use server::{CONFIG, Reply, pull, registry, serve, weights};
+use testkit::digest;
 
 fn files(store: &Store) -> usize {
     std::fs::read_dir(store.folder().join("blobs")).map_or(0, Iterator::count)

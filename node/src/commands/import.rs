@@ -1,6 +1,7 @@
-//! `lantern import`: a GGUF file into the store.
+//! `lantern import`: a GGUF file, or an archive that `lantern export` wrote, into the store.
 
 use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -16,6 +17,12 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>, as_json: 
     let shown = file.display();
     let mut source = File::open(file).with_context(|| format!("cannot open {shown}"))?;
     let n_bytes = source.metadata()?.len();
+    let bar = ProgressBar::new(n_bytes);
+    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
+    bar.set_message(format!("importing {shown}"));
+    if is_archive(&mut source)? {
+        return unpack(config, source, &shown.to_string(), name, &bar, as_json);
+    }
     // Everything a server would refuse is refused here, before a byte is copied.
     let description = Description::read(file).with_context(|| format!("cannot import {shown}"))?;
     scheduler::check(file).with_context(|| format!("cannot import {shown}"))?;
@@ -27,20 +34,47 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>, as_json: 
         parameter_size: description.parameter_size(),
         quant: description.quant.clone(),
     };
-    let bar = ProgressBar::new(n_bytes);
-    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
-    bar.set_message(format!("importing {name}"));
     Store::new(&config.models).import(&name, &mut source, &facts, None, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
+    tell(&name, &description, n_bytes, as_json);
+    Ok(())
+}
+
+/// Whether a file is a tar archive by the mark at its place.
+fn is_archive(file: &mut File) -> Result<bool> {
+    let mut mark = [0; 5];
+    let found = file.seek(SeekFrom::Start(257)).and_then(|_| file.read_exact(&mut mark)).is_ok() && mark == *b"ustar";
+    file.rewind()?;
+    Ok(found)
+}
+
+fn unpack(config: &Config, source: File, shown: &str, name: Option<&str>, bar: &ProgressBar, as_json: bool) -> Result<()> {
+    let n_bytes = source.metadata()?.len();
+    let store = Store::new(&config.models);
+    let unpacked = store.unpack(BufReader::new(source), &mut |done| bar.set_position(done));
+    let unpacked = unpacked.with_context(|| format!("cannot import {shown}"))?;
+    // A model of which a server would refuse anything gets no name.
+    let description = Description::read(unpacked.model_path()).with_context(|| format!("cannot import {shown}"))?;
+    scheduler::check(unpacked.model_path()).with_context(|| format!("cannot import {shown}"))?;
+    let name = match name {
+        Some(text) => ModelName::parse(text).with_context(|| format!("{text:?} cannot be a model's name"))?,
+        None => unpacked.name().cloned().with_context(|| format!("{shown} does not say what its model is called; use --name"))?,
+    };
+    unpacked.publish(&name)?;
+    bar.finish_and_clear();
+    tell(&name, &description, n_bytes, as_json);
+    Ok(())
+}
+
+fn tell(name: &ModelName, description: &Description, n_bytes: u64, as_json: bool) {
+    let (family, quant) = (&description.architecture, &description.quant);
     if as_json {
-        println!("{}", json!({ "name": name.to_string(), "size": n_bytes, "family": facts.family, "quant": facts.quant }));
+        println!("{}", json!({ "name": name.to_string(), "size": n_bytes, "family": family, "quant": quant }));
     } else {
         println!(
-            "imported {name} ({}, {}, {}); try: lantern run {name}",
-            facts.parameter_size,
-            facts.quant,
+            "imported {name} ({}, {quant}, {}); try: lantern run {name}",
+            description.parameter_size(),
             table::bytes(n_bytes)
         );
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! each family and quant type.
 
 mod data;
+mod digest;
 mod encoder;
 mod gguf;
 mod model;
@@ -9,6 +10,7 @@ mod random;
 mod script;
 
 pub use data::test_data;
+pub use digest::digest;
 pub use encoder::{ENCODER, Tensors, tiny_encoder};
 pub use gguf::{GgufWriter, Item};
 pub use model::{EXPERTS, PHI3_N_CTX_ORIGINAL, Shape, dequantized, tiny_model, write_model};

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use catalog::{ModelName, Progress, PullError, Registry, Store};
-use sha2::{Digest, Sha256};
+use testkit::digest;
 
 /// What the server does with the request for a path.
 #[derive(Clone)]
@@ -82,11 +82,6 @@ pub(crate) fn serve(mut replies: HashMap<String, Reply>) -> Server {
         }
     });
     Server { address, seen }
-}
-
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    format!("sha256:{hex}")
 }
 
 pub(crate) const CONFIG: &[u8] = br#"{"model_format":"gguf","model_family":"qwen3","model_type":"3M","file_type":"Q8_0"}"#;
