@@ -70,6 +70,8 @@ Environment:
   LANTERN_THREADS           threads that compute: 4, or 4/3 for prompts and answers [measured at the first start]
   LANTERN_ACCESS            who may: standard (use is open at home, change is for this machine and for tokens), tokens
                             (everything wants one), open (no rules at all) [standard]
+  LANTERN_CLIENT_RUNNING    requests of one token, or of another machine without one, that run together [4]
+  LANTERN_CLIENT_WAITING    and that may wait; one more is told to come back later [64]
   LANTERN_NAMES             further names the server is addressed by, comma-separated
   LANTERN_TOKEN             the token commands show a daemon that wants one
   LANTERN_STATE             where tokens are kept [~/.local/state/lantern]

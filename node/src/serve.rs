@@ -4,20 +4,19 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use access::Mode;
 use anyhow::{Context, Result};
 use api::App;
 use axum::Router;
-use axum::serve::ListenerExt;
 use catalog::Store;
 use scheduler::{Descriptions, Limits, Scheduler};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::guide;
+use crate::listen;
 use crate::threads;
 
 /// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers. Chats that
@@ -72,24 +71,12 @@ pub(crate) async fn serve(mut config: Config) -> Result<()> {
     // Before anybody is told that it runs: a stop that comes at once is a stop as any other.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     print_welcome(address);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = watch(connection) {
-            tracing::warn!("a client that vanishes will not be noticed: {error}");
-        }
-    });
-    axum::serve(listener, service).with_graceful_shutdown(stopped(signals)).await.context("the server failed")?;
+    if config.mode == Mode::Open {
+        tracing::warn!("LANTERN_ACCESS=open: everybody who reaches {address} may use, change and delete models");
+    }
+    listen::serve(listener, router, stopped(signals)).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Ends a connection whose client has vanished without a word (a pulled cable, a sleeping laptop) within 25 seconds: a quiet
-/// one is asked three times whether it is there, and bytes that are not acknowledged count the same.
-fn watch(connection: &TcpStream) -> std::io::Result<()> {
-    let socket = socket2::SockRef::from(connection);
-    let probes = socket2::TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
-    socket.set_tcp_keepalive(&probes.with_retries(3))?;
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(25)))
 }
 
 /// Waits for Ctrl-C or a service manager's stop.

@@ -4,7 +4,11 @@
 
 mod daemon;
 
-use daemon::{Daemon, Reply, command};
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use daemon::{Daemon, Reply, command, endless, eventually};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 use store::{Access, Store};
@@ -190,4 +194,36 @@ fn tokens_on_the_command_line() {
     let (code, _, told) = run(&["token", "revoke", "laptop"], "");
     assert!(code == 1 && told.contains("no token is named \"laptop\""), "{told}");
     assert_eq!(run(&["list"], text.trim()).0, 1);
+}
+
+/// A client runs so many requests and has so many waiting, whatever there is room for; others are served meanwhile.
+#[test]
+fn g_one_client_has_its_bounds() {
+    let bounds = [("LANTERN_CLIENT_RUNNING", "2"), ("LANTERN_CLIENT_WAITING", "3"), ("OLLAMA_NUM_PARALLEL", "8")];
+    let d = Daemon::start_with(&bounds);
+    endless(&d, "endless");
+    let busy = token(&d, "busy", Access::Read, Timestamp::now());
+    let bearer = format!("Bearer {busy}");
+    let headers = [("Authorization", bearer.as_str())];
+    let body = json!({ "model": "endless", "prompt": "x", "options": { "num_predict": 100_000, "num_ctx": 2048 } }).to_string();
+    let ask = |path: &str| d.open("POST", path, &headers, body.as_bytes());
+    let mut running = [ask("/api/generate"), ask("/api/generate")];
+    running.iter_mut().for_each(|stream| assert_eq!(stream.read(&mut [0; 12]).unwrap(), 12));
+    // Three wait. Which of these is one too many is for the server to say.
+    let mut more: Vec<TcpStream> = (0..4).map(|_| ask("/v1/completions")).collect();
+    more.iter().for_each(|stream| stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap());
+    let refused = eventually("a refusal", || {
+        more.iter_mut().find_map(|stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).ok().map(|_| Reply::parse(&bytes))
+        })
+    });
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    let told = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert_eq!(told, "3 requests of yours are waiting already; send more when some have been answered");
+    let other = d.post(
+        "/api/generate",
+        &json!({ "model": "endless", "prompt": "x", "stream": false, "options": { "num_predict": 3, "num_ctx": 2048 } }),
+    );
+    assert_eq!(other.status, 200, "another client is served: {}", other.body);
 }

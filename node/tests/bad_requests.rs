@@ -7,6 +7,8 @@ mod daemon;
 
 use std::io::Write;
 
+use std::io::Read;
+
 use daemon::{Daemon, Reply};
 use kernels::QuantType;
 use serde_json::{Value, json};
@@ -285,4 +287,34 @@ fn e02_more_values_than_anybody_has_use_for() {
             check(&d.send("POST", PATHS[0], &[], &body), 400, "more than 500000 values");
         }
     });
+}
+
+/// Codex compresses what it sends. What expands beyond the bound of bodies is refused before it takes the memory.
+#[test]
+fn c06_compressed_bodies() {
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+    let d = Daemon::start();
+    let send = |encoding: &str, bytes: &[u8]| {
+        let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
+        let mut stream = d.open("POST", "/v1/chat/completions", &headers, bytes);
+        let mut found = Vec::new();
+        stream.read_to_end(&mut found).unwrap();
+        Reply::parse(&found)
+    };
+    let body = json!({ "model": "lantern-guide", "messages": [{ "role": "user", "content": "Who are you?" }] }).to_string();
+    let packed = compress_to_vec(body.as_bytes(), CompressionLevel::Fastest);
+    assert_eq!(send("zstd", &packed).status, 200);
+    let bomb = compress_to_vec(vec![b' '; 256 << 20].as_slice(), CompressionLevel::Fastest);
+    assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+    let before = d.anonymous_bytes();
+    let refused = send("zstd", &bomb);
+    assert_eq!(
+        (refused.status, refused.json()["error"]["message"].as_str()),
+        (413, Some("the request's body is larger than 16 MiB"))
+    );
+    let grown = d.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more");
+    assert_eq!(send("zstd", b"not compressed at all").status, 400);
+    assert_eq!(send("zstd", &packed[..packed.len() / 2]).status, 400);
+    assert_eq!(send("gzip", &packed).status, 415);
 }

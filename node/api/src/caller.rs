@@ -23,7 +23,10 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     /// client says of itself does not count: it could say something else each time.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Caller, Infallible> {
         let token = parts.extensions.get::<TokenName>().map(|name| format!("token {}", name.0));
-        let address = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical().to_string());
-        Ok(Caller { client: Client(token.or_else(address).unwrap_or_default()), accepted: Instant::now() })
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        // Whoever works on this machine is its owner, and may have it all.
+        let bounded = token.is_some() || address.is_some_and(|address| !address.is_loopback());
+        let name = token.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();
+        Ok(Caller { client: Client { name, bounded }, accepted: Instant::now() })
     }
 }

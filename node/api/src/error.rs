@@ -58,7 +58,11 @@ impl IntoResponse for ApiError {
 
 impl From<Busy> for ApiError {
     fn from(busy: Busy) -> ApiError {
-        ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message: busy.to_string() }
+        let status = match busy {
+            Busy::Server => StatusCode::SERVICE_UNAVAILABLE,
+            Busy::Client { .. } => StatusCode::TOO_MANY_REQUESTS,
+        };
+        ApiError { status, message: busy.to_string() }
     }
 }
 

@@ -1,15 +1,21 @@
 //! Whether a caller may do what a route does, by where it is and by its token; see `access` for the rules.
 
+use std::io::Read;
 use std::net::SocketAddr;
 
 use access::{Need, Place, Reach, Verdict};
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use ruzstd::decoding::StreamingDecoder;
 use store::{Access, Token};
 
 use crate::error::ApiError;
+use crate::json::BODY_BYTES_MAX;
 use crate::{App, anthropic, openai};
 
 /// Header in which Anthropic's clients send a token.
@@ -31,9 +37,58 @@ pub(crate) async fn check(need: Need, mut request: Request, next: Next) -> Respo
             }
             next.run(request).await
         }
-        Err(error) if path.starts_with("/v1/messages") => anthropic::refuse(error),
-        Err(error) if path.starts_with("/v1/") || path.starts_with("/api/v0/") => openai::refuse(error),
-        Err(error) => error.into_response(),
+        Err(error) => refuse(&path, error),
+    }
+}
+
+/// Reads a request's body, so that one which is too long or does not come is refused in the words of its dialect.
+pub(crate) async fn read_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let too_long = || ApiError {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        message: format!("the request's body is larger than {} MiB", BODY_BYTES_MAX >> 20),
+    };
+    if announced.is_some_and(|len| len > BODY_BYTES_MAX as u64) {
+        return refuse(parts.uri.path(), too_long());
+    }
+    match to_bytes(body, BODY_BYTES_MAX).await.map(|bytes| expanded(bytes, &parts.headers)) {
+        Ok(Ok(Some(bytes))) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Ok(None)) => refuse(parts.uri.path(), too_long()),
+        Ok(Err(error)) => refuse(parts.uri.path(), error),
+        Err(error) if is_length(&error) => refuse(parts.uri.path(), too_long()),
+        Err(_) => refuse(parts.uri.path(), ApiError::bad_request("the request's body broke off or did not come")),
+    }
+}
+
+/// The bytes of a body that may be compressed as Codex does it; `None` when they are too many.
+fn expanded(bytes: Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("identity").trim();
+    if encoding.eq_ignore_ascii_case("identity") {
+        return Ok(Some(bytes));
+    }
+    if !encoding.eq_ignore_ascii_case("zstd") {
+        let message = format!("a body compressed by {encoding:.40} cannot be read; zstd can");
+        return Err(ApiError { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message });
+    }
+    let damaged = || ApiError::bad_request("the request's body is no zstd data, or damaged");
+    let decoder = StreamingDecoder::new(&bytes[..]).map_err(|_| damaged())?;
+    let mut out = Vec::new();
+    decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut out).map_err(|_| damaged())?;
+    Ok((out.len() <= BODY_BYTES_MAX).then(|| out.into()))
+}
+
+/// Whether a body was refused for its length.
+fn is_length(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
+}
+
+/// An error as the dialect of a path spells it.
+fn refuse(path: &str, error: ApiError) -> Response {
+    match path {
+        _ if path.starts_with("/v1/messages") => anthropic::refuse(error),
+        _ if path.starts_with("/v1/") || path.starts_with("/api/v0/") => openai::refuse(error),
+        _ => error.into_response(),
     }
 }
 

@@ -75,7 +75,8 @@ pub fn router(app: App) -> Router {
         .router
         .fallback(rules::not_found)
         .method_not_allowed_fallback(rules::method_not_allowed)
-        .layer(DefaultBodyLimit::max(json::BODY_BYTES_MAX))
+        // Bodies are bounded where they are read, see `Routes::add`.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state((app.clone(), paths), rules::apply))
         .with_state(app)
 }

@@ -20,7 +20,6 @@ mod tags;
 mod tools;
 
 use access::Need;
-use axum::extract::DefaultBodyLimit;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde_json::json;
@@ -54,7 +53,7 @@ pub(crate) fn routes() -> Routes {
         .add("/api/create", Need::Change, post(create::create))
         .add("/api/push", Need::Change, post(account::push))
         // Weights may have any size; they go to disk as they come.
-        .add("/api/blobs/{digest}", Need::Change, post(blobs::create).head(blobs::head).layer(DefaultBodyLimit::disable()))
+        .add_stream("/api/blobs/{digest}", Need::Change, post(blobs::create).head(blobs::head))
 }
 
 async fn running() -> &'static str {

@@ -16,8 +16,13 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Adds a path whose methods let a caller do `need`.
-    pub(crate) fn add(mut self, path: &'static str, need: Need, methods: MethodRouter<App>) -> Routes {
+    /// Adds a path whose methods let a caller do `need`. They get bodies that are whole and within bounds.
+    pub(crate) fn add(self, path: &'static str, need: Need, methods: MethodRouter<App>) -> Routes {
+        self.add_stream(path, need, methods.layer(from_fn(guard::read_body)))
+    }
+
+    /// The same for methods that read bodies of any length as they come.
+    pub(crate) fn add_stream(mut self, path: &'static str, need: Need, methods: MethodRouter<App>) -> Routes {
         self.router = self.router.route(path, methods.layer(from_fn(move |request, next| guard::check(need, request, next))));
         self.paths.push(path);
         self

@@ -29,8 +29,8 @@ const N_LAYERS_MAX: usize = 64;
 const MODEL_BYTES_MAX: u64 = 1 << 44;
 /// Bytes a model needs beside its weights at least: a short context and room to compute.
 const BESIDE_WEIGHTS: u64 = 128 << 20;
-/// What stays free of a disk.
-const DISK_RESERVE_GIB: f64 = 0.25;
+/// What stays free of a disk: so many bytes, and one part in so many.
+const DISK_KEPT: (u64, u64) = (1 << 30, 20);
 /// Bytes of a refusal that are repeated to the user.
 const REASON_BYTES_MAX: usize = 500;
 
@@ -76,9 +76,9 @@ pub enum PullError {
     )]
     TooLarge { needs: f64, has: f64 },
     #[error(
-        "the model needs {needs:.1} GiB of disk, {free:.1} GiB are free and {DISK_RESERVE_GIB} of them are kept so: delete models first"
+        "the model needs {needs:.1} GiB of disk, {free:.1} GiB are free and {kept:.1} of them are kept so: delete models first"
     )]
-    DiskFull { needs: f64, free: f64 },
+    DiskFull { needs: f64, free: f64, kept: f64 },
     #[error("the file is not the one that is listed: want {want}, got {got}; pull {source_name} to have it all the same")]
     NotAsListed { want: String, got: String, source_name: String },
     #[error("the registry's manifest cannot be used: {0}")]
@@ -311,8 +311,9 @@ fn has_room(store: &Store, manifest: &Manifest) -> Result<(), PullError> {
     let needs: u64 = manifest.layers.iter().chain([&manifest.config]).map(missing).sum();
     let disk = rustix::fs::statvfs(store.folder()).map_err(io::Error::from)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if needs > 0 && gib(needs) + DISK_RESERVE_GIB > gib(free) {
-        return Err(PullError::DiskFull { needs: gib(needs), free: gib(free) });
+    let kept = DISK_KEPT.0.max(disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_KEPT.1);
+    if needs > 0 && needs.saturating_add(kept) > free {
+        return Err(PullError::DiskFull { needs: gib(needs), free: gib(free), kept: gib(kept) });
     }
     Ok(())
 }

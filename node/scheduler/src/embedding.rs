@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use engine::{EmbedError, Embedding, Model, Pool, Session, Specials};
 use tokio::sync::mpsc;
 
-use crate::request::{Embedded, Event, Failure, Request, Times};
+use crate::request::{Client, Embedded, Event, Failure, Request, Times};
 
 pub(crate) struct Embeddings {
     /// Digest of the model it runs on.
     pub(crate) digest: String,
+    pub(crate) client: Client,
     session: Session,
     /// Texts that wait, the next one last.
     waiting: Vec<Embedding>,
@@ -37,6 +38,7 @@ impl Embeddings {
         waiting.reverse();
         Ok(Embeddings {
             digest: request.model.digest.clone(),
+            client: request.client.clone(),
             session,
             n_prompt: waiting.iter().map(Embedding::n_tokens).sum(),
             vectors: Vec::with_capacity(waiting.len()),

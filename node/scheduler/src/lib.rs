@@ -57,6 +57,9 @@ pub mod report {
 pub struct Limits {
     /// Requests that may wait; one more is refused.
     pub queue_len_max: usize,
+    /// Requests of one bounded client that may wait, and that run together.
+    pub n_waiting_per_client: usize,
+    pub n_running_per_client: usize,
     /// Sessions of one model that run together.
     pub n_parallel: usize,
     /// Models resident together.
@@ -79,6 +82,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             queue_len_max: 512,
+            n_waiting_per_client: 64,
+            n_running_per_client: 4,
             n_parallel: 4,
             n_models_max: 3,
             n_ctx: 4096,
@@ -119,10 +124,16 @@ struct Inner {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The queue is full.
+/// Why a request may not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("server busy, please try again.  maximum pending requests exceeded")]
-pub struct Busy;
+pub enum Busy {
+    /// Too many wait.
+    #[error("server busy, please try again.  maximum pending requests exceeded")]
+    Server,
+    /// Too many of this client.
+    #[error("{waiting} requests of yours are waiting already; send more when some have been answered")]
+    Client { waiting: usize },
+}
 
 impl Scheduler {
     /// Starts the engine thread.
@@ -130,7 +141,7 @@ impl Scheduler {
     /// # Panics
     /// When the system cannot start a thread.
     pub fn start(limits: Limits) -> Scheduler {
-        let queue = Arc::new(Queue::new(limits.queue_len_max));
+        let queue = Arc::new(Queue::new(limits.queue_len_max, limits.n_waiting_per_client));
         let residents = Arc::new(Mutex::new(Vec::new()));
         let worker_parts = (queue.clone(), residents.clone());
         let run = move || {

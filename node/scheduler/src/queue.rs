@@ -19,6 +19,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
     len_max: usize,
+    /// Of one bounded client.
+    len_max_of_client: usize,
 }
 
 #[derive(Default)]
@@ -34,8 +36,8 @@ struct State {
 const N_CLIENTS_MAX: usize = 4096;
 
 impl Queue {
-    pub(crate) fn new(len_max: usize) -> Queue {
-        Queue { state: Mutex::default(), arrived: Condvar::new(), len_max }
+    pub(crate) fn new(len_max: usize, len_max_of_client: usize) -> Queue {
+        Queue { state: Mutex::default(), arrived: Condvar::new(), len_max, len_max_of_client }
     }
 
     pub(crate) fn push(&self, request: Request, events: mpsc::Sender<Event>) -> Result<(), Busy> {
@@ -43,7 +45,11 @@ impl Queue {
         // Callers that have gone away make room first.
         state.waiting.retain(|w| !w.events.is_closed());
         if state.waiting.len() >= self.len_max {
-            return Err(Busy);
+            return Err(Busy::Server);
+        }
+        let waiting = state.waiting.iter().filter(|w| w.request.client == request.client).count();
+        if request.client.bounded && waiting >= self.len_max_of_client {
+            return Err(Busy::Client { waiting });
         }
         state.waiting.push(Waiting { request, events });
         self.arrived.notify_one();
@@ -109,7 +115,7 @@ mod tests {
     fn request(client: &str, model: &str) -> Request {
         Request {
             model: ModelFile { name: model.into(), digest: model.into(), path: model.into() },
-            client: Client(client.into()),
+            client: Client { name: client.into(), bounded: client != "here" },
             input: Input::Load,
             options: Options::default(),
             keep_alive: None,
@@ -129,26 +135,36 @@ mod tests {
 
     #[test]
     fn a_flood_does_not_starve_another_client() {
-        let queue = Queue::new(10);
+        let queue = Queue::new(10, 10);
         let _all: Vec<_> = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "4"), ("a", "5")].map(|(c, m)| push(&queue, c, m)).into();
         assert_eq!(order(&queue), ["1", "4", "2", "3", "5"]);
     }
 
     #[test]
     fn one_more_than_the_limit_is_refused_and_leavers_make_room() {
-        let queue = Queue::new(2);
+        let queue = Queue::new(2, 2);
         let first = push(&queue, "a", "1");
         let _second = push(&queue, "a", "2");
         let (sender, _receiver) = mpsc::channel(1);
-        assert_eq!(queue.push(request("a", "3"), sender.clone()).unwrap_err(), Busy);
+        assert_eq!(queue.push(request("a", "3"), sender.clone()).unwrap_err(), Busy::Server);
         drop(first);
         queue.push(request("a", "3"), sender).unwrap();
         assert_eq!(order(&queue), ["2", "3"]);
     }
 
     #[test]
+    fn one_client_cannot_fill_the_queue() {
+        let queue = Queue::new(10, 2);
+        let _both = [push(&queue, "a", "1"), push(&queue, "a", "2")];
+        let (sender, _receiver) = mpsc::channel(1);
+        assert_eq!(queue.push(request("a", "3"), sender).unwrap_err(), Busy::Client { waiting: 2 });
+        let _others = [push(&queue, "b", "4"), push(&queue, "here", "5"), push(&queue, "here", "6"), push(&queue, "here", "7")];
+        assert_eq!(order(&queue).len(), 6);
+    }
+
+    #[test]
     fn what_cannot_run_yet_is_passed_over() {
-        let queue = Queue::new(2);
+        let queue = Queue::new(2, 2);
         let _both = [push(&queue, "a", "1"), push(&queue, "b", "2")];
         assert_eq!(queue.take(|r| r.model.name == "2").unwrap().request.model.name, "2");
         assert!(queue.take(|r| r.model.name == "2").is_none());

@@ -23,7 +23,11 @@ pub struct Request {
 
 /// Whose turn it is: requests are taken fairly among clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Client(pub String);
+pub struct Client {
+    pub name: String,
+    /// Whether the bounds of one client hold for it, see [`crate::Limits`].
+    pub bounded: bool,
+}
 
 /// What to compute.
 #[derive(Debug)]

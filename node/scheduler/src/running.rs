@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::choose::{Chooser, Chosen};
 use crate::draft::Draft;
 use crate::prompt::{Tokens, shorten};
-use crate::request::{Done, DoneReason, Event, Failure, Logprob, Options, Piece, Request, Times};
+use crate::request::{Client, Done, DoneReason, Event, Failure, Logprob, Options, Piece, Request, Times};
 
 /// Longest an answer may take.
 const WALL_TIME_MAX: Duration = Duration::from_secs(30 * 60);
@@ -21,6 +21,7 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Running {
     /// Digest of the model it runs on.
     pub(crate) digest: String,
+    pub(crate) client: Client,
     pub(crate) session: Session,
     /// Context the request has, at most the session's.
     n_ctx: usize,
@@ -72,6 +73,7 @@ impl Running {
         let n_predict = options.n_predict.unwrap_or(n_ctx).min(10 * n_ctx).min(room.max(1));
         Running {
             digest: request.model.digest.clone(),
+            client: request.client.clone(),
             pending: prompt[n_reused..].to_vec(),
             n_guessed: 0,
             draft: Draft::new(drafting),

@@ -11,7 +11,7 @@ use crate::draft::N_GUESSED_MAX;
 use crate::embedding::Embeddings;
 use crate::prompt::{Prompt, prepare};
 use crate::queue::{Queue, Waiting};
-use crate::request::{Began, Done, DoneReason, Event, Failure, Input, Request, Times};
+use crate::request::{Began, Client, Done, DoneReason, Event, Failure, Input, Request, Times};
 use crate::residency::{Resident, Slot, next_expiry, victim};
 use crate::running::Running;
 use crate::shelf::Shelf;
@@ -110,6 +110,9 @@ impl Worker {
 
     /// Whether a request can begin: its model is resident with a session to spare and the right context, or can be opened.
     fn admissible(&self, request: &Request) -> bool {
+        if request.client.bounded && self.n_running(&request.client) >= self.limits.n_running_per_client {
+            return false;
+        }
         match self.slots.iter().find(|s| s.file.digest == request.model.digest) {
             Some(slot) if slot.n_running == 0 => true,
             Some(slot) => {
@@ -117,6 +120,12 @@ impl Worker {
             }
             None => self.slots.len() < self.limits.n_models_max || victim(&self.slots).is_some(),
         }
+    }
+
+    /// Requests of a client that are being computed.
+    fn n_running(&self, client: &Client) -> usize {
+        let answers = self.running.iter().filter(|running| running.client == *client).count();
+        answers + self.embedding.iter().filter(|embedding| embedding.client == *client).count()
     }
 
     fn begin(&mut self, waiting: Waiting) {

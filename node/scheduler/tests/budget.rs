@@ -19,7 +19,7 @@ fn a24_sparse_file() {
     let begun = Instant::now();
     let request = Request {
         model: ModelFile { name: "sparse".into(), digest: "1".into(), path: file.path().into() },
-        client: Client("test".into()),
+        client: Client { name: "test".into(), bounded: false },
         input: Input::Load,
         options: Options::default(),
         keep_alive: None,

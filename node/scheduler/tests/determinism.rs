@@ -29,7 +29,7 @@ impl Case {
         let model = ModelFile { name: "tiny".into(), digest: "1".into(), path: self.file.path().into() };
         let request = Request {
             model,
-            client: Client("test".into()),
+            client: Client { name: "test".into(), bounded: false },
             input: Input::Text { prompt: prompt.into(), context: Vec::new() },
             options: self.options.clone(),
             keep_alive: None,

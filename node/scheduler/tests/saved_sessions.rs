@@ -52,7 +52,7 @@ impl Chats {
         let sampler = SamplerOptions { temperature: 0.0, ..SamplerOptions::default() };
         let request = Request {
             model: ModelFile { name: "tiny".into(), digest: digest.into(), path: self.model.path().into() },
-            client: Client("test".into()),
+            client: Client { name: "test".into(), bounded: false },
             input: Input::Text { prompt: prompt.into(), context },
             options: Options { sampler, n_predict: Some(8), ..Options::default() },
             keep_alive: None,
