@@ -9,7 +9,7 @@ use std::io::Write;
 
 use std::io::Read;
 
-use daemon::{Daemon, Reply};
+use daemon::{Reply, canary, row};
 use kernels::QuantType;
 use serde_json::{Value, json};
 use testkit::{Shape, tiny_model};
@@ -20,21 +20,6 @@ const PATHS: [&str; 2] = ["/api/generate", "/api/chat"];
 fn good() -> Value {
     json!({ "model": "lantern-guide", "prompt": "Who are you?", "messages": [{ "role": "user", "content": "Who are you?" }],
         "stream": false, "options": { "temperature": 0, "num_predict": 32 } })
-}
-
-fn canary(d: &Daemon) -> String {
-    let answer = d.post("/api/chat", &good()).json();
-    answer["message"]["content"].as_str().unwrap().to_owned()
-}
-
-/// Runs `row` between two canaries.
-fn row(row: impl FnOnce(&Daemon)) {
-    let d = Daemon::start();
-    let before = canary(&d);
-    assert!(before.contains("lantern-guide"), "{before}");
-    row(&d);
-    assert_eq!(canary(&d), before);
-    assert!(d.anonymous_bytes() < 160 << 20, "{} bytes", d.anonymous_bytes());
 }
 
 /// The answer is an error of this status, one sentence that says `part` and names no path of the machine.
@@ -293,28 +278,29 @@ fn e02_more_values_than_anybody_has_use_for() {
 #[test]
 fn c06_compressed_bodies() {
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-    let d = Daemon::start();
-    let send = |encoding: &str, bytes: &[u8]| {
-        let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
-        let mut stream = d.open("POST", "/v1/chat/completions", &headers, bytes);
-        let mut found = Vec::new();
-        stream.read_to_end(&mut found).unwrap();
-        Reply::parse(&found)
-    };
-    let body = json!({ "model": "lantern-guide", "messages": [{ "role": "user", "content": "Who are you?" }] }).to_string();
-    let packed = compress_to_vec(body.as_bytes(), CompressionLevel::Fastest);
-    assert_eq!(send("zstd", &packed).status, 200);
-    let bomb = compress_to_vec(vec![b' '; 256 << 20].as_slice(), CompressionLevel::Fastest);
-    assert!(bomb.len() < 1 << 20, "{}", bomb.len());
-    let before = d.anonymous_bytes();
-    let refused = send("zstd", &bomb);
-    assert_eq!(
-        (refused.status, refused.json()["error"]["message"].as_str()),
-        (413, Some("the request's body is larger than 16 MiB"))
-    );
-    let grown = d.anonymous_bytes().saturating_sub(before);
-    assert!(grown < 64 << 20, "{grown} bytes more");
-    assert_eq!(send("zstd", b"not compressed at all").status, 400);
-    assert_eq!(send("zstd", &packed[..packed.len() / 2]).status, 400);
-    assert_eq!(send("gzip", &packed).status, 415);
+    row(|d| {
+        let send = |encoding: &str, bytes: &[u8]| {
+            let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
+            let mut stream = d.open("POST", "/v1/chat/completions", &headers, bytes);
+            let mut found = Vec::new();
+            stream.read_to_end(&mut found).unwrap();
+            Reply::parse(&found)
+        };
+        let body = json!({ "model": "lantern-guide", "messages": [{ "role": "user", "content": "Who are you?" }] }).to_string();
+        let packed = compress_to_vec(body.as_bytes(), CompressionLevel::Fastest);
+        assert_eq!(send("zstd", &packed).status, 200);
+        let bomb = compress_to_vec(vec![b' '; 256 << 20].as_slice(), CompressionLevel::Fastest);
+        assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+        let before = d.anonymous_bytes();
+        let refused = send("zstd", &bomb);
+        assert_eq!(
+            (refused.status, refused.json()["error"]["message"].as_str()),
+            (413, Some("the request's body is larger than 16 MiB"))
+        );
+        let grown = d.anonymous_bytes().saturating_sub(before);
+        assert!(grown < 64 << 20, "{grown} bytes more");
+        assert_eq!(send("zstd", b"not compressed at all").status, 400);
+        assert_eq!(send("zstd", &packed[..packed.len() / 2]).status, 400);
+        assert_eq!(send("gzip", &packed).status, 415);
+    });
 }

@@ -20,6 +20,8 @@ use crate::{App, anthropic, openai};
 
 /// Header in which Anthropic's clients send a token.
 const API_KEY: &str = "x-api-key";
+/// Bytes of a body from which on its memory is given back at once.
+const LARGE_BODY: usize = 1 << 20;
 /// What a page's form can send without asking first.
 const SIMPLE_TYPES: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
 
@@ -52,13 +54,22 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     if announced.is_some_and(|len| len > BODY_BYTES_MAX as u64) {
         return refuse(parts.uri.path(), too_long());
     }
-    match to_bytes(body, BODY_BYTES_MAX).await.map(|bytes| expanded(bytes, &parts.headers)) {
-        Ok(Ok(Some(bytes))) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Ok(Ok(None)) => refuse(parts.uri.path(), too_long()),
-        Ok(Err(error)) => refuse(parts.uri.path(), error),
-        Err(error) if is_length(&error) => refuse(parts.uri.path(), too_long()),
-        Err(_) => refuse(parts.uri.path(), ApiError::bad_request("the request's body broke off or did not come")),
+    let body = to_bytes(body, BODY_BYTES_MAX).await.map(|bytes| expanded(bytes, &parts.headers));
+    let (response, is_large) = match body {
+        Ok(Ok(Some(bytes))) => {
+            let is_large = bytes.len() > LARGE_BODY;
+            (next.run(Request::from_parts(parts, Body::from(bytes))).await, is_large)
+        }
+        Ok(Ok(None)) => (refuse(parts.uri.path(), too_long()), true),
+        Ok(Err(error)) => (refuse(parts.uri.path(), error), true),
+        Err(error) if is_length(&error) => (refuse(parts.uri.path(), too_long()), true),
+        Err(_) => (refuse(parts.uri.path(), ApiError::bad_request("the request's body broke off or did not come")), true),
+    };
+    if is_large {
+        // It came in thousands of pieces, whose memory the C library would keep.
+        scheduler::report::return_freed_memory();
     }
+    response
 }
 
 /// The bytes of a body that may be compressed as Codex does it; `None` when they are too many.

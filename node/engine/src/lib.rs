@@ -31,7 +31,7 @@ pub use go::{GoConversation, GoTemplate, GoTemplateError};
 pub use grammar::{Constraint, Grammar, GrammarError, Grammars};
 pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
 pub use kernels::{KvType, Level, Pool, QuantType, Threads, dot_peak, read_bandwidth};
-pub use map::Map;
+pub use map::{Map, return_freed_memory};
 pub use model::{Model, OpenError};
 pub use parse::{AnswerFormat, AnswerParser, Parsed, ToolCall};
 pub use quantize::{Mixture, QuantizeError, quantize};

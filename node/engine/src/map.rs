@@ -105,7 +105,7 @@ impl std::ops::DerefMut for Reserved {
 }
 
 /// Gives memory that was freed back to the system; the C library keeps whole pages of it for later.
-pub(crate) fn return_freed_memory() {
+pub fn return_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it asks nothing of its caller.
     unsafe {

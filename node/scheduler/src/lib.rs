@@ -49,7 +49,7 @@ pub use engine::{Mixture, QuantizeError, quantize};
 /// Facts about the engine for the command line's report.
 pub mod report {
     pub use engine::budget::{available_bytes, total_bytes};
-    pub use engine::{FAMILIES, Level, QuantType};
+    pub use engine::{FAMILIES, Level, QuantType, return_freed_memory};
 }
 
 /// Limits the owner sets.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+mod row;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -12,11 +14,15 @@ use kernels::QuantType;
 use serde_json::{Value, json};
 use testkit::{Shape, tiny_model};
 
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use row::{canary, row, row_with};
+
 /// A running daemon with a store of its own.
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) address: String,
     pub(crate) models: tempfile::TempDir,
+    log: tempfile::NamedTempFile,
 }
 
 /// An answer.
@@ -37,25 +43,39 @@ impl Daemon {
     }
 
     fn start_in(models: tempfile::TempDir, variables: &[(&str, &str)]) -> Daemon {
+        let log = tempfile::NamedTempFile::new().unwrap();
         let mut child = command(models.path())
             .env("OLLAMA_HOST", "127.0.0.1:0")
             .envs(variables.iter().copied())
             .arg("serve")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
         let mut first = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
         let address = first.trim().rsplit_once("http://").expect("the first line tells the address").1.to_owned();
-        Daemon { child, address, models }
+        Daemon { child, address, models, log }
     }
 
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let begun = Instant::now();
         let mut stream = self.open(method, path, headers, body.as_bytes());
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
-        Reply::parse(&bytes)
+        let reply = Reply::parse(&bytes);
+        row::check_error(self, method, path, &reply, begun);
+        reply
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// Files it has open.
+    pub(crate) fn n_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// Sends a request and leaves its answer to be read.
@@ -144,7 +164,7 @@ pub(crate) fn command(models: &Path) -> Command {
         command.env_remove(name);
     }
     command.env("OLLAMA_MODELS", models).env("LANTERN_SESSIONS", models.join("sessions"));
-    command.env("LANTERN_STATE", models.join("state"));
+    command.env("LANTERN_STATE", models.join("state")).env("HOME", models.join("home"));
     // Nothing is measured, as tests run side by side.
     command.env("LANTERN_THREADS", "2");
     command
