@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) origins: Origins,
     /// Names, beside this machine's own, that the server may be addressed by.
     pub(crate) names: Vec<String>,
+    /// Whether Go templates come before those in model files.
+    pub(crate) go_templates: bool,
     /// Who may do what.
     pub(crate) mode: Mode,
     /// Where tokens are kept.
@@ -73,6 +75,7 @@ impl Config {
         let state = state(&text("LANTERN_STATE"));
         Ok(Config {
             names,
+            go_templates: !["0", "false", "f"].contains(&text("OLLAMA_GO_TEMPLATE").to_ascii_lowercase().as_str()),
             mode,
             state,
             token,

@@ -42,6 +42,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     };
     Ok(api::router(App {
         names: config.names.clone().into(),
+        go_templates: config.go_templates,
         mode: config.mode,
         state,
         store,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use store::{Access, Store};
 
 /// Every route with a body it understands, and whether it changes something.
-const ROUTES: [(&str, &str, bool); 36] = [
+const ROUTES: [(&str, &str, bool); 37] = [
     ("GET", "/", false),
     ("GET", "/openapi.json", false),
     ("GET", "/api/version", false),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, &str, bool); 36] = [
     ("POST", "/v1/completions", false),
     ("POST", "/v1/embeddings", false),
     ("POST", "/v1/responses", false),
+    ("POST", "/v1/audio/transcriptions", false),
     ("POST", "/v1/messages", false),
     ("GET", "/v1/models", false),
     ("GET", "/v1/models/x", false),

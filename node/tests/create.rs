@@ -287,3 +287,22 @@ fn routes_of_an_account_and_a_cloud_that_are_not_there() {
         d.post("/api/push", &json!({ "model": name })).is_error(403, "push is not supported: models stay on this machine");
     }
 }
+
+/// An owner may prefer the templates in model files to those of Modelfiles.
+#[test]
+fn go_templates_can_be_switched_off() {
+    let rendered = |variables: &[(&str, &str)]| {
+        let d = Daemon::start_with(variables);
+        let made = d.post(
+            "/api/create",
+            &json!({ "model": "mine", "from": "lantern-guide", "stream": false,
+            "template": "{{ range .Messages }}GO {{ .Content }}{{ end }}{{ range .Tools }}{{ . }}{{ end }}" }),
+        );
+        assert_eq!(made.status, 200, "{}", made.body);
+        let messages = json!([{ "role": "user", "content": "Hi" }]);
+        let reply = d.post("/api/chat", &json!({ "model": "mine", "messages": messages, "_debug_render_only": true }));
+        reply.json()["_debug_info"]["rendered_template"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(rendered(&[]), "GO Hi");
+    assert!(rendered(&[("OLLAMA_GO_TEMPLATE", "false")]).contains("<|im_start|>user\nHi"));
+}

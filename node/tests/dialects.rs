@@ -368,3 +368,33 @@ fn lm_studio() {
     is_refused(&d.get("/api/v0/models/nope"), 404, "not_found_error", "model 'nope' not found");
     assert!(d.post("/api/v0/embeddings", &json!({ "model": GUIDE, "input": "x" })).json()["data"][0]["embedding"].is_array());
 }
+
+/// No model here hears: the form is understood, and the refusal says why.
+#[test]
+fn transcriptions_are_refused_by_what_the_model_can() {
+    let d = Daemon::start();
+    let form = |parts: &[(&str, &str)]| {
+        let part = |(name, value): &(&str, &str)| {
+            let file = if *name == "file" { "; filename=\"a.wav\"" } else { "" };
+            format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n")
+        };
+        let body = parts.iter().map(part).collect::<String>() + "--edge--\r\n";
+        d.send("POST", "/v1/audio/transcriptions", &[("Content-Type", "multipart/form-data; boundary=edge")], &body)
+    };
+    let check = |parts: &[(&str, &str)], status: u16, part: &str| {
+        let reply = form(parts);
+        let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(reply.status == status && told.contains(part), "{status} {told}");
+    };
+    check(&[("file", "RIFF")], 400, "model is required");
+    check(&[("model", "lantern-guide")], 400, "file is required");
+    check(&[("model", "lantern-guide"), ("file", "")], 400, "audio file is empty");
+    check(&[("model", "nobody"), ("file", "RIFF")], 404, "not found");
+    check(
+        &[("model", "lantern-guide"), ("file", "RIFF"), ("language", "en")],
+        400,
+        "\"lantern-guide:latest\" does not support audio",
+    );
+    let reply = d.send("POST", "/v1/audio/transcriptions", &[("Content-Type", "application/json")], "{}");
+    assert!(reply.status == 400 && reply.body.contains("the form cannot be read"), "{}", reply.body);
+}

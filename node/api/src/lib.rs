@@ -51,6 +51,8 @@ pub struct App {
     pub origins: Arc<Origins>,
     /// Names the owner added to those the server is addressed by.
     pub names: Arc<[String]>,
+    /// Whether the Go template of a Modelfile is used where the model's file has a template too.
+    pub go_templates: bool,
     /// Who may do what.
     pub mode: access::Mode,
     /// Where tokens are; without it none is valid.

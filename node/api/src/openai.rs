@@ -1,6 +1,7 @@
 //! The OpenAI dialect: requests become those of the Ollama dialect, answers are written in this one's shapes. The LM Studio
 //! dialect shares its chat and completions.
 
+mod audio;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
@@ -9,6 +10,7 @@ mod models;
 mod responses;
 
 use access::Need;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -25,6 +27,11 @@ pub(crate) fn routes() -> Routes {
         .add("/v1/completions", Need::Use, post(completions::completions))
         .add("/v1/embeddings", Need::Use, post(embeddings::embeddings))
         .add("/v1/responses", Need::Use, post(responses::responses))
+        .add_stream(
+            "/v1/audio/transcriptions",
+            Need::Use,
+            post(audio::transcriptions).layer(DefaultBodyLimit::max(audio::FORM_BYTES_MAX)),
+        )
         .add("/v1/models", Need::Use, get(models::list).head(rules::method_not_allowed))
         .add("/v1/models/{model}", Need::Use, get(models::retrieve).head(rules::method_not_allowed))
 }

@@ -74,7 +74,7 @@ const LISTS: [(&str, &str); 8] = [
     ("MESSAGES", MESSAGES),
 ];
 
-const OPERATIONS: [Operation; 36] = [
+const OPERATIONS: [Operation; 37] = [
     ("/", "get", "Says that the server runs", ""),
     ("/openapi.json", "get", "This document", ""),
     ("/api/version", "get", "The version of the Ollama API", ""),
@@ -108,6 +108,7 @@ const OPERATIONS: [Operation; 36] = [
     ("/v1/completions", "post", "OpenAI: an answer to a prompt", "SAMPLING COMPLETIONS"),
     ("/v1/embeddings", "post", "OpenAI: vectors of texts", "EMBEDDINGS"),
     ("/v1/responses", "post", "OpenAI: a response", "SAMPLING RESPONSES"),
+    ("/v1/audio/transcriptions", "post", "OpenAI: always refused, as no model here hears", "FORM"),
     ("/v1/models", "get", "OpenAI: installed models", ""),
     ("/v1/models/{model}", "get", "OpenAI: one model", ""),
     ("/v1/messages", "post", "Anthropic: the next message of a chat", "SAMPLING MESSAGES"),
@@ -122,6 +123,10 @@ const OPERATIONS: [Operation; 36] = [
 fn body(fields: &str) -> (&'static str, Value) {
     if fields == "BYTES" {
         return ("application/octet-stream", json!({ "type": "string", "format": "binary" }));
+    }
+    if fields == "FORM" {
+        let properties = json!({ "model": { "type": "string" }, "file": { "type": "string", "format": "binary" } });
+        return ("multipart/form-data", json!({ "type": "object", "properties": properties, "required": ["model", "file"] }));
     }
     let mut properties = Map::new();
     for word in fields.split_whitespace() {

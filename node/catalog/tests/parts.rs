@@ -206,3 +206,35 @@ fn registry_with_qwen() -> Server {
     let replies = [("/v2/library/qwen3/manifests/0.6b".to_owned(), Reply::Bytes(manifest)), blob(&weights()), blob(CONFIG)];
     serve(HashMap::from(replies))
 }
+
+/// A model that goes takes no layer of one that is just arriving, nor of one that is here.
+#[tokio::test]
+async fn c17_layers_that_models_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = registry(Reply::Bytes);
+    pull(&server, &store, "tiny").await.0.unwrap();
+    let names = ["tiny", "tiny:again"].map(|name| ModelName::parse(name).unwrap());
+    let registry = Registry::new(&server.address, &server.address).unwrap();
+    // The first goes when the second has found its layers here.
+    let removed = std::sync::atomic::AtomicBool::new(false);
+    let result = registry
+        .pull(&store, &names[1], |step| {
+            if step == Progress::Verifying {
+                store.remove(&names[0]).unwrap();
+                removed.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .await;
+    assert!(removed.into_inner());
+    // Either it is whole, or it says that it is not and is nowhere to be seen.
+    match result {
+        Ok(()) => assert_eq!(std::fs::read(store.find(&names[1]).unwrap().model_path().unwrap()).unwrap(), weights()),
+        Err(error) => {
+            assert!(error.to_string().contains("was removed meanwhile; try again"), "{error}");
+            assert!(store.find(&names[1]).is_err());
+        }
+    }
+    pull(&server, &store, "tiny:again").await.0.unwrap();
+    assert_eq!(std::fs::read(store.find(&names[1]).unwrap().model_path().unwrap()).unwrap(), weights());
+}

@@ -27,6 +27,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Uploads(Mutex<HashMap<Client, usize>>);
 
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 1 << 20;
+
 /// One of them.
 struct Turn {
     uploads: Arc<Uploads>,
@@ -55,14 +58,20 @@ async fn receive(app: &App, digest: &str, caller: Caller, body: Body) -> Result<
     let _turn = turn(&app.uploads, caller.client)?;
     let mut upload = app.store.upload().map_err(|e| write_error(&e))?;
     let mut parts = body.into_data_stream();
+    let mut waiting = Vec::with_capacity(WRITE_BYTES);
     loop {
         let part = tokio::time::timeout(IDLE_MAX, parts.next()).await;
         let part = part.map_err(|_| ApiError::bad_request(format!("nothing came for {} seconds", IDLE_MAX.as_secs())))?;
         let Some(part) = part else { break };
         let part = part.map_err(|_| ApiError::bad_request("the upload broke off"))?;
-        upload.write(&part).map_err(|e| write_error(&e))?;
+        waiting.extend_from_slice(&part);
+        if waiting.len() >= WRITE_BYTES {
+            // Hashing takes time, and a slow card more: others are served meanwhile.
+            tokio::task::block_in_place(|| upload.write(&waiting)).map_err(|e| write_error(&e))?;
+            waiting.clear();
+        }
     }
-    // Waits for the disk, and so not on the thread that serves sockets.
+    tokio::task::block_in_place(|| upload.write(&waiting)).map_err(|e| write_error(&e))?;
     let digest = digest.to_owned();
     let done = tokio::task::spawn_blocking(move || upload.finish(&digest)).await;
     match done.map_err(|_| ApiError::internal("the upload could not be stored"))? {

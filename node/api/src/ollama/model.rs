@@ -66,7 +66,8 @@ pub(crate) fn describe(app: &App, installed: Installed) -> Result<Found, ApiErro
     let damaged = || ApiError::internal(format!("model {} is damaged on disk: it names no model file", installed.name));
     let (digest, path) = installed.model_digest().zip(installed.model_path()).ok_or_else(damaged)?;
     let description = app.descriptions.get(digest, &path)?;
-    let (template, capabilities) = templates(installed.template().as_deref(), &description);
+    let (template, capabilities) =
+        templates(installed.template().filter(|_| app.go_templates || description.template.is_none()).as_deref(), &description);
     let file = ModelFile { name: installed.name.to_string(), digest: digest.into(), path };
     Ok(Found { installed, file, description, template, capabilities })
 }
