@@ -58,7 +58,7 @@ pub fn available_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyperparams::Family;
+    use crate::hyperparams::{Family, LayerKind, Mixing};
     use kernels::{Gate, RopePairs};
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
             n_ctx_original: 100,
             ropes: Vec::new(),
             rope_pairs: RopePairs::Adjacent,
-            layers: Vec::new(),
+            layers: vec![LayerKind { window: None, rope: None, mixing: Mixing::Attention }; 2],
             gate: Gate::Silu,
             experts: None,
             embedding_scale: 1.0,

@@ -22,6 +22,8 @@ pub enum Family {
     Phi3,
     Granite,
     SmolLm3,
+    /// LFM 2, most layers of which have a short convolution instead of attention.
+    Lfm2,
     /// An encoder: BERT, MiniLM.
     Bert,
     /// An encoder with rope and gates.
@@ -47,6 +49,7 @@ impl Family {
             "phi3" => Family::Phi3,
             "granite" => Family::Granite,
             "smollm3" => Family::SmolLm3,
+            "lfm2" => Family::Lfm2,
             "bert" => Family::Bert,
             "nomic-bert" => Family::NomicBert,
             _ => return None,
@@ -55,7 +58,7 @@ impl Family {
 
     /// Whether each head of q and k is normalised.
     pub(crate) fn norms_heads(self) -> bool {
-        matches!(self, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3)
+        matches!(self, Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3 | Family::Lfm2)
     }
 
     /// Whether what attention and feed-forward give is normalised before it is added.
@@ -66,7 +69,7 @@ impl Family {
 
 /// Their names in files, for the message that refuses another.
 pub const FAMILIES: &str = "llama (with Mistral, SmolLM2, TinyLlama), qwen2, qwen2moe, qwen3, qwen3moe, gemma2, gemma3, phi3 (with Phi 4), granite, \
-     smollm3; for embeddings also bert (with MiniLM), nomic-bert";
+     smollm3, lfm2; for embeddings also bert (with MiniLM), nomic-bert";
 
 /// Why a model's numbers were refused.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,15 @@ pub struct LayerKind {
     pub window: Option<usize>,
     /// Which of the model's ropes turns its queries and keys, if any does.
     pub rope: Option<usize>,
+    pub mixing: Mixing,
+}
+
+/// How a layer lets tokens know of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixing {
+    Attention,
+    /// A short convolution along positions.
+    Convolution,
 }
 
 /// Experts of each layer: feed-forward parts of which a token uses a few.
@@ -156,7 +168,8 @@ impl Hyperparams {
         let keys = Keys { header, architecture };
         let n_embd = keys.count("embedding_length", WIDTH_MAX)?;
         let n_head = keys.count("attention.head_count", WIDTH_MAX)?;
-        let n_head_kv = keys.optional_count("attention.head_count_kv", WIDTH_MAX)?.unwrap_or(n_head);
+        let n_layer = keys.count("block_count", N_LAYER_MAX)?;
+        let (n_head_kv, mixing) = heads_kv(&keys, family, n_layer, n_head)?;
         if n_head_kv > n_head || n_head % n_head_kv != 0 {
             return Err(keys.wrong("attention.head_count_kv", n_head_kv, format!("a divisor of the {n_head} heads")));
         }
@@ -167,15 +180,18 @@ impl Hyperparams {
                 return Err(keys.wrong("attention.head_count", n_head, format!("a divisor of the embedding length {n_embd}")));
             }
         };
+        if family == Family::Lfm2 && n_head * n_embd_head != n_embd {
+            return Err(keys.wrong("attention.head_count", n_head, format!("heads of {n_embd_head} that add up to {n_embd}")));
+        }
         if n_embd_head % 2 != 0 {
             return Err(keys.wrong("attention.key_length", n_embd_head, "an even number".into()));
         }
         if let Some(n) = keys.optional_count("attention.value_length", WIDTH_MAX)?.filter(|n| *n != n_embd_head) {
             return Err(keys.wrong("attention.value_length", n, format!("the key length {n_embd_head}")));
         }
-        let n_layer = keys.count("block_count", N_LAYER_MAX)?;
         let experts = experts(&keys, family)?;
-        let (ropes, layers) = positions(&keys, family, n_layer, n_embd_head)?;
+        let (ropes, mut layers) = positions(&keys, family, n_layer, n_embd_head)?;
+        layers.iter_mut().zip(mixing).for_each(|(layer, mixing)| layer.mixing = mixing);
         let gemma = family.norms_outputs();
         // The largest of each generation, 27B, divides by the width of its embedding.
         let largest = family == Family::Gemma2 && n_layer == 46 || family == Family::Gemma3 && n_layer == 62;
@@ -229,6 +245,27 @@ impl Hyperparams {
     }
 }
 
+/// Key/value heads, and how each layer mixes tokens: LFM 2 lists the heads of every layer, none where it has a convolution.
+fn heads_kv(keys: &Keys, family: Family, n_layer: usize, n_head: usize) -> Result<(usize, Vec<Mixing>), HyperparamsError> {
+    let key = "attention.head_count_kv";
+    let Some(list) = keys.header.array(&keys.name(key)).filter(|_| family == Family::Lfm2) else {
+        return Ok((keys.optional_count(key, WIDTH_MAX)?.unwrap_or(n_head), vec![Mixing::Attention; n_layer]));
+    };
+    let wrong = |found: String| keys.wrong(key, found, format!("one number above 0, or 0, for each of the {n_layer} layers"));
+    if list.len() != n_layer {
+        return Err(wrong(format!("a list of {}", list.len())));
+    }
+    let counts =
+        list.iter().map(|value| value.to_u32().or_else(|_| value.to_i32().map(|n| u32::try_from(n).unwrap_or(u32::MAX))));
+    let counts = counts.collect::<Result<Vec<u32>, _>>().map_err(|_| wrong("a list of other things than numbers".into()))?;
+    let n = counts.iter().copied().find(|n| *n > 0).ok_or_else(|| wrong("a list of zeros".into()))?;
+    if let Some(other) = counts.iter().find(|count| **count != 0 && **count != n) {
+        return Err(wrong(format!("a list with {n} and {other}")));
+    }
+    let mixing = |count: &u32| if *count == 0 { Mixing::Convolution } else { Mixing::Attention };
+    Ok((n as usize, counts.iter().map(mixing).collect()))
+}
+
 /// The experts of the families that have them.
 fn experts(keys: &Keys, family: Family) -> Result<Option<ExpertCounts>, HyperparamsError> {
     let n_max = 4_096;
@@ -262,7 +299,7 @@ fn positions(
         true => keys.optional_count("attention.sliding_window", i128::from(u32::MAX))?,
         false => None,
     };
-    let everywhere = LayerKind { window: None, rope: Some(0) };
+    let everywhere = LayerKind { window: None, rope: Some(0), mixing: Mixing::Attention };
     if family == Family::Bert {
         return Ok((Vec::new(), vec![LayerKind { rope: None, ..everywhere }; n_layer]));
     }
@@ -271,7 +308,8 @@ fn positions(
         let base = keys.first_positive(&["rope.freq_base", "rope.global.freq_base"], 1_000_000.0)?;
         let base_in_window = keys.first_positive(&["rope.freq_base_swa", "rope.local.freq_base"], 10_000.0)?;
         let ropes = vec![Rope::read(keys, n_embd_head, base)?, Rope::unscaled(n_embd_head, base_in_window)];
-        let kind = |i: usize| if (i + 1).is_multiple_of(6) { everywhere } else { LayerKind { window, rope: Some(1) } };
+        let kind =
+            |i: usize| if (i + 1).is_multiple_of(6) { everywhere } else { LayerKind { window, rope: Some(1), ..everywhere } };
         return Ok((ropes, (0..n_layer).map(kind).collect()));
     }
     let kind = |i: usize| match family {

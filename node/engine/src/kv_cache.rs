@@ -3,38 +3,59 @@
 use std::io;
 use std::ops::Range;
 
-use kernels::{KvPlanes, KvPlanesMut, KvType};
+use kernels::{Convolution, KvPlanes, KvPlanesMut, KvType};
 
-use crate::hyperparams::Hyperparams;
+use crate::hyperparams::{Hyperparams, Mixing};
 use crate::map::Reserved;
 
 /// Planes start at multiples of this many bytes: a multiple of every page size in use (4, 16 and 64 KiB).
 const PLANE_ALIGNMENT: usize = 64 << 10;
 
-/// Keys and values, laid out `(n_layer, k|v, n_head_kv, n_ctx, n_embd_head)`.
+/// Planes of rows, one a position: for each layer with attention keys and values of each key/value head, for one with a convolution
+/// what it keeps of each position.
 pub(crate) struct KvCache {
     memory: Reserved,
     kv_type: KvType,
     n_ctx: usize,
-    n_head_kv: usize,
-    /// Bytes of a head at one position.
+    layers: Vec<Planes>,
+}
+
+/// Where the planes of a layer lie, one after the other.
+#[derive(Clone, Copy)]
+struct Planes {
+    offset: usize,
+    n: usize,
+    /// Bytes of a row.
     row_bytes: usize,
     plane_bytes: usize,
+}
+
+impl Planes {
+    fn range(self) -> Range<usize> {
+        self.offset..self.offset + self.n * self.plane_bytes
+    }
+}
+
+/// Planes of each layer and bytes of their rows.
+fn rows(h: &Hyperparams, kv_type: KvType) -> impl Iterator<Item = (usize, usize)> {
+    h.layers.iter().map(move |layer| match layer.mixing {
+        Mixing::Attention => (2 * h.n_head_kv, kv_type.row_bytes(h.n_embd_head)),
+        Mixing::Convolution => (1, Convolution::row_bytes(h.n_embd)),
+    })
 }
 
 impl KvCache {
     /// Reserves room for `n_ctx` positions.
     pub(crate) fn new(hyperparams: &Hyperparams, kv_type: KvType, n_ctx: usize) -> io::Result<KvCache> {
-        let row_bytes = kv_type.row_bytes(hyperparams.n_embd_head);
-        let plane_bytes = (n_ctx * row_bytes).next_multiple_of(PLANE_ALIGNMENT);
-        Ok(KvCache {
-            memory: Reserved::new(hyperparams.n_layer * 2 * hyperparams.n_head_kv * plane_bytes)?,
-            kv_type,
-            n_ctx,
-            n_head_kv: hyperparams.n_head_kv,
-            row_bytes,
-            plane_bytes,
-        })
+        let mut end = 0;
+        let layers = rows(hyperparams, kv_type).map(|(n, row_bytes)| {
+            let plane_bytes = (n_ctx * row_bytes).next_multiple_of(PLANE_ALIGNMENT);
+            let planes = Planes { offset: end, n, row_bytes, plane_bytes };
+            end = planes.range().end;
+            planes
+        });
+        let layers = layers.collect();
+        Ok(KvCache { memory: Reserved::new(end)?, kv_type, n_ctx, layers })
     }
 
     /// Positions there is room for.
@@ -44,56 +65,69 @@ impl KvCache {
 
     /// Keys and values of one layer.
     pub(crate) fn planes(&self, layer: usize) -> KvPlanes<'_> {
-        let (k, v) = self.memory[self.layer(layer)].split_at(self.n_head_kv * self.plane_bytes);
-        KvPlanes { kv_type: self.kv_type, k, v, stride: self.plane_bytes }
+        let planes = self.layers[layer];
+        let (k, v) = self.memory[planes.range()].split_at(planes.n / 2 * planes.plane_bytes);
+        KvPlanes { kv_type: self.kv_type, k, v, stride: planes.plane_bytes }
     }
 
     /// Keys and values of one layer, for writing.
     pub(crate) fn planes_mut(&mut self, layer: usize) -> KvPlanesMut<'_> {
-        let layer = self.layer(layer);
-        let (k, v) = self.memory[layer].split_at_mut(self.n_head_kv * self.plane_bytes);
-        KvPlanesMut { kv_type: self.kv_type, k, v, stride: self.plane_bytes }
+        let planes = self.layers[layer];
+        let (k, v) = self.memory[planes.range()].split_at_mut(planes.n / 2 * planes.plane_bytes);
+        KvPlanesMut { kv_type: self.kv_type, k, v, stride: planes.plane_bytes }
+    }
+
+    /// What one layer's convolution has kept.
+    pub(crate) fn kept_mut(&mut self, layer: usize) -> &mut [u8] {
+        let range = self.layers[layer].range();
+        &mut self.memory[range]
     }
 
     pub(crate) fn kv_type(&self) -> KvType {
         self.kv_type
     }
 
-    /// Bytes of a head at one position.
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.row_bytes
-    }
-
-    /// Planes of all layers: keys and values of each head.
-    pub(crate) fn n_planes(&self) -> usize {
-        self.memory.len() / self.plane_bytes
+    /// Planes of all layers, and bytes of all their rows of one position.
+    pub(crate) fn measures(&self) -> (usize, usize) {
+        let add = |(n, bytes): (usize, usize), planes: &Planes| (n + planes.n, bytes + planes.n * planes.row_bytes);
+        self.layers.iter().fold((0, 0), add)
     }
 
     /// The first `n` positions of every plane.
     pub(crate) fn used(&self, n: usize) -> impl Iterator<Item = &[u8]> {
-        self.memory.chunks_exact(self.plane_bytes).map(move |plane| &plane[..n * self.row_bytes])
+        self.starts().map(move |(start, planes)| &self.memory[start..start + n * planes.row_bytes])
     }
 
     /// As [`KvCache::used`], for writing.
     pub(crate) fn used_mut(&mut self, n: usize) -> impl Iterator<Item = &mut [u8]> {
-        let used = n * self.row_bytes;
-        self.memory.chunks_exact_mut(self.plane_bytes).map(move |plane| &mut plane[..used])
+        let lens: Vec<(usize, usize)> = self.starts().map(|(_, planes)| (planes.plane_bytes, n * planes.row_bytes)).collect();
+        let mut rest = &mut self.memory[..];
+        lens.into_iter().map(move |(plane_bytes, used)| {
+            let plane;
+            (plane, rest) = std::mem::take(&mut rest).split_at_mut(plane_bytes);
+            &mut plane[..used]
+        })
     }
 
     /// Gives the memory of positions from `n_kept` to `n_used` back to the system.
     pub(crate) fn give_back(&mut self, n_kept: usize, n_used: usize) {
-        for plane in (0..self.memory.len()).step_by(self.plane_bytes) {
-            self.memory.give_back(plane + n_kept * self.row_bytes, (n_used - n_kept) * self.row_bytes);
+        for (start, planes) in self.starts().collect::<Vec<_>>() {
+            self.memory.give_back(start + n_kept * planes.row_bytes, (n_used - n_kept) * planes.row_bytes);
         }
     }
 
-    fn layer(&self, index: usize) -> Range<usize> {
-        let layer_bytes = 2 * self.n_head_kv * self.plane_bytes;
-        index * layer_bytes..(index + 1) * layer_bytes
+    /// Where each plane begins, with its layer's measures.
+    fn starts(&self) -> impl Iterator<Item = (usize, Planes)> {
+        self.layers.iter().flat_map(|planes| (0..planes.n).map(|i| (planes.offset + i * planes.plane_bytes, *planes)))
     }
 }
 
+/// What [`KvCache::measures`] says of the sessions of a model: whether a saved one fits it.
+pub(crate) fn measures(h: &Hyperparams, kv_type: KvType) -> (usize, usize) {
+    (rows(h, kv_type).map(|(n, _)| n).sum(), kv_bytes(h, kv_type, 1))
+}
+
 /// Bytes that keys and values of `n_positions` commit.
-pub(crate) fn kv_bytes(hyperparams: &Hyperparams, kv_type: KvType, n_positions: usize) -> usize {
-    2 * hyperparams.n_layer * hyperparams.n_head_kv * kv_type.row_bytes(hyperparams.n_embd_head) * n_positions
+pub(crate) fn kv_bytes(h: &Hyperparams, kv_type: KvType, n_positions: usize) -> usize {
+    rows(h, kv_type).map(|(n, row_bytes)| n * row_bytes).sum::<usize>() * n_positions
 }

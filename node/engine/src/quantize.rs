@@ -154,7 +154,7 @@ pub fn quantize(source: &Path, mixture: Mixture, target: &Path, progress: &mut d
 fn kind(mixture: Mixture, name: &str, info: &TensorInfo, n_layer: usize, tied: bool) -> QuantType {
     let is_matrix = info.shape.len() > 1 && info.shape[0] > 1 && name.ends_with(".weight");
     let looked_up = name.starts_with("position_embd") || name.starts_with("token_types");
-    if !is_matrix || looked_up || name.contains("norm") || name.contains("ffn_gate_inp") {
+    if !is_matrix || looked_up || name.contains("norm") || name.contains("ffn_gate_inp") || name.contains("shortconv.conv") {
         return if info.quant == QuantType::BF16 || info.quant == QuantType::F16 { info.quant } else { QuantType::F32 };
     }
     let n_in = *info.shape.last().expect("a matrix has two dimensions");

@@ -1,13 +1,14 @@
 //! A session in a file: what it was computed with, its tokens, its keys and values, and a checksum of each piece.
 //!
 //! Everything is little-endian: the line [`FORMAT`], then `u32 length, model digest`, `u8 type of keys and values`, `u32 planes`,
-//! `u32 bytes of a row`, `u32 room for tokens`, `u32 tokens`, the tokens and a CRC-32 of all that. Planes follow in the order of the cache, each with
+//! `u32 bytes of a position`, `u32 room for tokens`, `u32 tokens`, the tokens and a CRC-32 of all that. Planes follow in the order of the cache, each with
 //! its CRC-32.
 
 use std::io::{self, Read, Write};
 
 use kernels::KvType;
 
+use crate::kv_cache::measures;
 use crate::model::Model;
 use crate::session::Session;
 
@@ -84,11 +85,11 @@ impl Saved {
     pub fn restore(self, model: &Model, n_ctx: usize, from: &mut impl Read) -> Result<Session, SavedError> {
         assert!(self.tokens.len() <= n_ctx, "{} tokens in a context of {n_ctx}", self.tokens.len());
         let h = model.hyperparams();
-        let n_planes = 2 * h.n_layer * h.n_head_kv;
+        let (n_planes, row_bytes) = measures(h, self.kv_type);
         let n_vocab = model.tokenizer().n_vocab();
         if !self.kv_type.fits(h.n_embd_head)
             || self.n_planes as usize != n_planes
-            || self.row_bytes as usize != self.kv_type.row_bytes(h.n_embd_head)
+            || self.row_bytes as usize != row_bytes
             // Keys turned by other frequencies.
             || h.ropes.iter().any(|rope| rope.frequencies(n_ctx) != rope.frequencies(self.n_ctx as usize))
             || self.tokens.iter().any(|token| *token as usize >= n_vocab)
@@ -120,8 +121,9 @@ impl Session {
             KvType::F16 => 0,
             KvType::Q8_0 => 1,
         });
-        head.extend(number(self.kv.n_planes())?);
-        head.extend(number(self.kv.row_bytes())?);
+        let (n_planes, row_bytes) = self.kv.measures();
+        head.extend(number(n_planes)?);
+        head.extend(number(row_bytes)?);
         head.extend(number(self.n_ctx())?);
         head.extend(number(self.tokens.len())?);
         head.extend(self.tokens.iter().flat_map(|token| token.to_le_bytes()));

@@ -267,5 +267,25 @@ fn b08_experts() {
     refused("qwen3moe", "expert_used_count", 9, "expert_used_count is 9, needed is at most the 8 experts");
     refused("qwen3moe", "expert_used_count", 0, "expert_used_count is 0");
     refused("qwen3moe", "expert_count", 7, "tensor blk.0.ffn_gate_exps.weight has shape [8, 256, 256], needed is [7, 256, 256]");
+    refused("lfm2", "attention.head_count", 2, "needed is heads of 64 that add up to 256");
     refused("qwen2moe", "expert_feed_forward_length", 512, "has shape [8, 256, 256], needed is [8, 512, 256]");
+}
+
+/// LFM 2 lists its heads layer by layer.
+#[test]
+fn b04_heads_of_layers() {
+    let refused = |list: Item, reason: &str| {
+        let mut w = tiny_model(&Shape { n_layer: 3, ..shape("lfm2") }, QuantType::F32, 1);
+        w.set("lfm2.attention.head_count_kv", list);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), w.bytes()).unwrap();
+        let message = Model::open(file.path()).err().unwrap().to_string();
+        assert!(message.contains(reason), "{message:?} does not say {reason:?}");
+    };
+    refused(Item::Integers(vec![0, 2]), "is a list of 2, needed is one number above 0, or 0, for each of the 3 layers");
+    refused(Item::Integers(vec![0, 0, 0]), "is a list of zeros");
+    refused(Item::Integers(vec![0, 2, 1]), "is a list with 2 and 1");
+    refused(Item::Integers(vec![0, -1, 0]), "a divisor of the 4 heads");
+    refused(Item::Texts(vec!["a".into(), "b".into(), "c".into()]), "a list of other things than numbers");
+    refused(Item::Integers(vec![2, 0, 2]), "tensor blk.0.attn_q.weight is missing");
 }

@@ -11,7 +11,7 @@
 
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
-use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
+use candle_transformers::models::{quantized_lfm2, quantized_llama, quantized_qwen2, quantized_qwen3};
 use engine::{KvType, Level, Pool, QuantType, Session, Slice, step};
 use logits::{decode, distance, open, run, tokens};
 use std::io::Cursor;
@@ -30,6 +30,10 @@ fn stock(family: &str, bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut forward: Forward = match family {
         "llama" => {
             let mut m = quantized_llama::ModelWeights::from_gguf(content, &mut reader, &Device::Cpu).unwrap();
+            Box::new(move |x, pos| m.forward(x, pos).unwrap())
+        }
+        "lfm2" => {
+            let mut m = quantized_lfm2::ModelWeights::from_gguf(content, &mut reader, &Device::Cpu).unwrap();
             Box::new(move |x, pos| m.forward(x, pos).unwrap())
         }
         "qwen2" => {
@@ -66,7 +70,7 @@ fn check_oracle(family: &'static str, quant: QuantType) {
 macro_rules! oracle {
     ($($family:ident)*) => { $(#[test] fn $family() { for quant in QuantType::ALL { check_oracle(stringify!($family), quant); } })* };
 }
-oracle!(llama qwen2 qwen3);
+oracle!(llama qwen2 qwen3 lfm2);
 
 #[test]
 fn dequantization_is_bit_equal_to_candles() {
@@ -91,7 +95,9 @@ fn dequantization_is_bit_equal_to_candles() {
 /// One session's logits are the same bytes alone, in slices, with neighbours, on more threads and after a rewind.
 #[test]
 fn bytes_do_not_depend_on_company() {
-    for (family, quant) in [("llama", QuantType::Q4_0), ("qwen2", QuantType::Q6_K), ("qwen3", QuantType::F16)] {
+    for (family, quant) in
+        [("lfm2", QuantType::Q8_0), ("llama", QuantType::Q4_0), ("qwen2", QuantType::Q6_K), ("qwen3", QuantType::F16)]
+    {
         let shape = Shape { untied: true, rope_factors: true, ..Shape::tiny(family) };
         let model = open(&tiny_model(&shape, quant, 5).bytes());
         let (ours, other) = (tokens(1, 40), tokens(2, 40));
@@ -141,7 +147,7 @@ fn levels_agree_through_a_whole_model() {
 /// and in a batch.
 #[test]
 fn keys_of_8_bits_change_little() {
-    for family in ["llama", "qwen2", "qwen3"] {
+    for family in ["llama", "qwen2", "qwen3", "lfm2"] {
         let model = open(&tiny_model(&Shape::tiny(family), QuantType::F32, 5).bytes());
         let tokens = tokens(1, 100);
         let logits = |kv_type: KvType, level: Level, n_threads: usize, n_together: usize| {

@@ -16,6 +16,7 @@
 mod activations;
 mod attention;
 pub mod block;
+mod convolution;
 mod encoder;
 mod exponential;
 mod heads;
@@ -41,6 +42,7 @@ mod x86;
 pub use activations::Activations;
 pub use attention::{Attention, attend};
 pub use block::QuantType;
+pub use convolution::Convolution;
 pub use encoder::{LayerNorm, gelu};
 pub use heads::Heads;
 pub use input::Input;

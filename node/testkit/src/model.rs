@@ -113,6 +113,13 @@ impl Tensors<'_> {
         let (family, fused) = (shape.family, shape.family == "phi3");
         self.vector(&name("attn_norm"), shape.n_embd, 1.0);
         self.vector(&name("ffn_norm"), shape.n_embd, 1.0);
+        if family == "lfm2" && index.is_multiple_of(2) {
+            self.matrix(&name("shortconv.in_proj"), 3 * shape.n_embd, shape.n_embd);
+            self.matrix(&name("shortconv.out_proj"), shape.n_embd, n_q);
+            let taps = (0..3 * shape.n_embd).flat_map(|_| self.vectors.float().to_le_bytes()).collect();
+            self.w.tensor(&name("shortconv.conv"), QuantType::F32, shape.n_embd, 3, taps);
+            return self.dense(shape, &name, false);
+        }
         let parts: &[_] = match fused {
             true => &[("attn_qkv", n_q + 2 * n_kv)],
             false => &[("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv)],
@@ -123,7 +130,7 @@ impl Tensors<'_> {
                 self.vector(&format!("blk.{index}.{part}.bias"), *n_out, 0.0);
             }
         }
-        if family.starts_with("qwen3") || family == "gemma3" {
+        if family.starts_with("qwen3") || ["gemma3", "lfm2"].contains(&family) {
             self.vector(&name("attn_q_norm"), shape.n_embd_head, 1.0);
             self.vector(&name("attn_k_norm"), shape.n_embd_head, 1.0);
         }
@@ -135,6 +142,10 @@ impl Tensors<'_> {
         if family.ends_with("moe") {
             return self.experts(shape, &name);
         }
+        self.dense(shape, &name, fused);
+    }
+
+    fn dense(&mut self, shape: &Shape, name: &dyn Fn(&str) -> String, fused: bool) {
         if !fused {
             self.matrix(&name("ffn_gate"), shape.n_ff, shape.n_embd);
         }
@@ -181,10 +192,14 @@ pub(crate) fn metadata(shape: &Shape, w: &mut GgufWriter) {
     w.set(&key("rope.freq_base"), Item::F32(10_000.0));
     w.set(&key("vocab_size"), count(shape.n_vocab));
     let number = |v: f32| Item::F32(v);
+    // Every other layer attends.
+    let heads = |i: usize| if i.is_multiple_of(2) { 0 } else { i32::try_from(shape.n_head_kv).expect("test shapes are small") };
+    let heads_of_layers = Item::Integers((0..shape.n_layer).map(heads).collect());
     let more: &[(&str, Item)] = match shape.family {
         "gemma2" => &[("attn_logit_softcapping", number(1.0)), ("final_logit_softcapping", number(3.0))],
         "gemma3" => &[("rope.freq_base", number(100_000.0)), ("attention.sliding_window", count(1024))],
         "phi3" => &[("rope.scaling.original_context_length", count(PHI3_N_CTX_ORIGINAL))],
+        "lfm2" => &[("attention.head_count_kv", heads_of_layers), ("shortconv.l_cache", count(3))],
         "granite" => &[
             ("embedding_scale", number(3.0)),
             ("residual_scale", number(0.5)),

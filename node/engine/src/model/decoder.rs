@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use kernels::{Activations, Attention, Heads, Input, Pool, Turn, attend, rms_norm_rows, scale_rows};
+use kernels::{Activations, Attention, Convolution, Heads, Input, Pool, Turn, attend, rms_norm_rows, scale_rows};
 
 use super::experts::Experts;
 use crate::hyperparams::Hyperparams;
@@ -22,7 +22,10 @@ pub(crate) struct Decoder {
 /// Weights of one layer.
 pub(crate) struct Layer {
     pub(crate) attn_norm: Vec<f32>,
+    /// What makes q, k and v of a row; for a convolution its gates and its input.
     pub(crate) qkv: Group,
+    /// `(n_taps, n_embd)`, where the layer has a convolution instead of attention.
+    pub(crate) taps: Option<Vec<f32>>,
     pub(crate) qkv_bias: Option<Vec<f32>>,
     pub(crate) q_norm: Option<Vec<f32>>,
     pub(crate) k_norm: Option<Vec<f32>>,
@@ -115,7 +118,10 @@ impl Decoder {
                 layer.qkv.apply(n_rows, normed, pool, forms, wide);
                 attended.resize(n_rows * h.n_embd_q(), 0.0);
                 let turns = h.layers[index].rope.map_or(&[][..], |rope| &turns[rope]);
-                layer.attention(h, index, wide, q, turns, slices, pool, attended);
+                match &layer.taps {
+                    Some(taps) => convolve(taps, h.n_embd, index, wide, slices, pool, attended),
+                    None => layer.attention(h, index, wide, q, turns, slices, pool, attended),
+                }
                 if index + 1 == self.layers.len() {
                     // Nothing after the last keys and values is needed for rows whose logits nobody asked for.
                     keep_wanted(x, h.n_embd, slices);
@@ -224,6 +230,18 @@ impl Layer {
             };
             attend(pool, &attention, out_rows);
         }
+    }
+}
+
+/// The convolution of each row, session by session.
+fn convolve(taps: &[f32], n: usize, index: usize, bcx: &[f32], slices: &mut [Slice], pool: &Pool, out: &mut [f32]) {
+    let (mut bcx, mut out) = (bcx, out);
+    for slice in slices {
+        let (bcx_rows, out_rows);
+        (bcx_rows, bcx) = bcx.split_at(slice.tokens.len() * 3 * n);
+        (out_rows, out) = out.split_at_mut(slice.tokens.len() * n);
+        let pos = slice.session.tokens.len();
+        Convolution { taps, n, pos }.run(pool, bcx_rows, slice.session.kv.kept_mut(index), out_rows);
     }
 }
 

@@ -10,9 +10,12 @@ use super::encoder::{Encoder, EncoderLayer, FeedForward};
 use super::experts::{Expert, Experts};
 use super::{Network, OpenError};
 use crate::gguf::{Header, TensorInfo};
-use crate::hyperparams::{ExpertCounts, Family, Hyperparams};
+use crate::hyperparams::{ExpertCounts, Family, Hyperparams, Mixing};
 use crate::map::Map;
 use crate::matrix::{Group, Matrix};
+
+/// Taps of a convolution; published models have three.
+const N_TAPS_MAX: usize = 64;
 
 /// Collects the weights of the header's family.
 pub(super) fn read(map: &Arc<Map>, header: &Header, hyperparams: &mut Hyperparams) -> Result<Network, OpenError> {
@@ -96,7 +99,11 @@ fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize) -> 
     Ok(Decoder {
         layers,
         embedding: weights.matrix("token_embd.weight", n_vocab, hyperparams.n_embd)?,
-        output_norm: weights.vector("output_norm.weight", hyperparams.n_embd)?,
+        output_norm: match weights.has("output_norm.weight") || hyperparams.family != Family::Lfm2 {
+            true => weights.vector("output_norm.weight", hyperparams.n_embd)?,
+            // What files of this family called it at first.
+            false => weights.vector("token_embd_norm.weight", hyperparams.n_embd)?,
+        },
         // Tied embeddings: without a matrix of its own the output reads the embedding's bytes.
         output: Group::new(vec![weights.matrix(
             if weights.has("output.weight") { "output.weight" } else { "token_embd.weight" },
@@ -112,17 +119,25 @@ fn layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Layer, Open
         if wanted { weights.vector(&name(part), n).map(Some) } else { Ok(None) }
     };
     let attn_norm = weights.vector(&name("attn_norm.weight"), h.n_embd)?;
-    let (qkv, qkv_bias) = weights.qkv(h, index)?;
+    let attends = h.layers[index].mixing == Mixing::Attention;
+    let (qkv, qkv_bias) = match attends {
+        true => weights.qkv(h, index)?,
+        false => (Group::new(vec![weights.matrix(&name("shortconv.in_proj.weight"), 3 * h.n_embd, h.n_embd)?]), None),
+    };
     if qkv_bias.is_none() && matches!(h.family, Family::Qwen2 | Family::Qwen2Moe) {
         return Err(OpenError::MissingTensor { name: name("attn_q.bias") });
     }
     Ok(Layer {
         attn_norm,
         qkv,
+        taps: if attends { None } else { Some(weights.taps(&name("shortconv.conv.weight"), h)?) },
         qkv_bias,
-        q_norm: norm("attn_q_norm.weight", h.family.norms_heads(), h.n_embd_head)?,
-        k_norm: norm("attn_k_norm.weight", h.family.norms_heads(), h.n_embd_head)?,
-        attn_output: Group::new(vec![weights.matrix(&name("attn_output.weight"), h.n_embd, h.n_embd_q())?]),
+        q_norm: norm("attn_q_norm.weight", attends && h.family.norms_heads(), h.n_embd_head)?,
+        k_norm: norm("attn_k_norm.weight", attends && h.family.norms_heads(), h.n_embd_head)?,
+        attn_output: Group::new(vec![match attends {
+            true => weights.matrix(&name("attn_output.weight"), h.n_embd, h.n_embd_q())?,
+            false => weights.matrix(&name("shortconv.out_proj.weight"), h.n_embd, h.n_embd_q())?,
+        }]),
         attn_post_norm: norm("post_attention_norm.weight", h.family.norms_outputs(), h.n_embd)?,
         ffn_norm: weights.vector(&name("ffn_norm.weight"), h.n_embd)?,
         feed_forward: match h.experts {
@@ -220,6 +235,19 @@ impl Weights<'_> {
         }
         let biases = parts.iter().map(|(part, n)| self.vector(&name(part, "bias"), *n)).collect::<Result<Vec<_>, _>>()?;
         Ok((Group::new(matrices), Some(biases.concat())))
+    }
+
+    /// The taps of a convolution: a few for each value in the file, value by value for each tap here.
+    fn taps(&self, name: &str, h: &Hyperparams) -> Result<Vec<f32>, OpenError> {
+        let shape = &self.tensor(name)?.shape;
+        let n_taps = shape.last().copied().filter(|n| *n <= N_TAPS_MAX).unwrap_or(1);
+        let info = self.shaped(name, &[h.n_embd, n_taps])?;
+        if info.quant.block_len() != 1 {
+            return Err(OpenError::NotFloat { name: name.into(), found: info.quant });
+        }
+        let mut values = vec![0f32; h.n_embd * n_taps];
+        info.quant.dequantize(&self.map[info.offset..info.offset + info.n_bytes], &mut values);
+        Ok((0..n_taps).flat_map(|tap| (0..h.n_embd).map(move |i| (i, tap))).map(|(i, tap)| values[i * n_taps + tap]).collect())
     }
 
     /// A norm with its bias; without one it is zero.
