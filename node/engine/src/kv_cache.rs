@@ -111,8 +111,10 @@ impl KvCache {
 
     /// Gives the memory of positions from `n_kept` to `n_used` back to the system.
     pub(crate) fn give_back(&mut self, n_kept: usize, n_used: usize) {
-        for (start, planes) in self.starts().collect::<Vec<_>>() {
-            self.memory.give_back(start + n_kept * planes.row_bytes, (n_used - n_kept) * planes.row_bytes);
+        for planes in &self.layers {
+            for start in (0..planes.n).map(|i| planes.offset + i * planes.plane_bytes) {
+                self.memory.give_back(start + n_kept * planes.row_bytes, (n_used - n_kept) * planes.row_bytes);
+            }
         }
     }
 
