@@ -46,7 +46,7 @@ impl Config {
         let defaults = Limits::default();
         let limits = Limits {
             queue_len_max: number("OLLAMA_MAX_QUEUE")?.unwrap_or(defaults.queue_len_max),
-            n_waiting_per_client: number("LANTERN_CLIENT_WAITING")?.unwrap_or(defaults.n_waiting_per_client),
+            n_waiting_per_client: number("LANTERN_CLIENT_WAITING")?.filter(|n| *n > 0).unwrap_or(defaults.n_waiting_per_client),
             n_running_per_client: number("LANTERN_CLIENT_RUNNING")?.filter(|n| *n > 0).unwrap_or(defaults.n_running_per_client),
             n_parallel: number("OLLAMA_NUM_PARALLEL")?.filter(|n| *n > 0).unwrap_or(defaults.n_parallel),
             n_models_max: number("OLLAMA_MAX_LOADED_MODELS")?.filter(|n| *n > 0).unwrap_or(defaults.n_models_max),

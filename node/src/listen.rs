@@ -27,6 +27,8 @@ use tower_http::timeout::TimeoutBody;
 /// Connections at once, in all and from one address of another machine.
 const N_CONNECTIONS: usize = 1024;
 const N_PER_ADDRESS: usize = 64;
+/// Of all, those that only this machine itself may have.
+const N_KEPT: usize = 64;
 /// How long the head of a request may take; also how long a connection may wait for its next one.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing may come of a body, and nothing be taken of an answer.
@@ -157,11 +159,12 @@ struct Taken {
 impl Open {
     /// A place for a connection from an address, if there is one. This machine itself is bound by the whole only.
     fn take(&self, address: IpAddr) -> Option<Taken> {
-        let address = address.to_canonical();
+        let address = access::host_of(address);
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let this_machine = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16])].contains(&address);
         let from_here = open.get(&address).copied().unwrap_or(0);
-        if open.values().sum::<usize>() >= N_CONNECTIONS || from_here >= N_PER_ADDRESS && !this_machine {
+        let (all, own) = if this_machine { (N_CONNECTIONS, N_CONNECTIONS) } else { (N_CONNECTIONS - N_KEPT, N_PER_ADDRESS) };
+        if open.values().sum::<usize>() >= all || from_here >= own {
             return None;
         }
         open.insert(address, from_here + 1);

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use access::Mode;
 use anyhow::{Context, Result};
@@ -26,6 +27,7 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     if let Err(error) = store.sweep() {
         tracing::warn!("half-written files could not be removed: {error}");
     }
+    sweep_daily(store.clone());
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
     }
@@ -55,6 +57,18 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
         loopback,
         own_name: own_name.into(),
     }))
+}
+
+/// Looks every day for what belongs to nobody.
+fn sweep_daily(store: Store) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+            let store = store.clone();
+            // It tries again tomorrow.
+            _ = tokio::task::spawn_blocking(move || store.sweep()).await;
+        }
+    });
 }
 
 /// Serves until told to stop; running answers may finish.

@@ -294,6 +294,18 @@ fn a_system_prompt_reaches_families_without_that_role() {
     let alone = rendered(json!([user]));
     let told = rendered(json!([system, user]));
     assert_eq!(told, alone.replace("Hi", "Be brief.\n\nHi"));
+    // Cut to its context, a chat still begins with the user.
+    let turns = (0..40).map(
+        |i| json!({ "role": if i % 2 == 0 { "user" } else { "assistant" }, "content": format!("Turn {i} of a long chat.") }),
+    );
+    let messages: Vec<Value> = std::iter::once(system.clone()).chain(turns).chain([user.clone()]).collect();
+    let reply = d.post(
+        "/api/chat",
+        &json!({ "model": "gemma", "messages": messages, "stream": false, "options": { "num_ctx": 512, "num_predict": 4 } }),
+    );
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let n_dropped = reply.json()["dropped_messages"].as_u64().unwrap();
+    assert!(n_dropped > 0 && n_dropped.is_multiple_of(2), "questions go with their answers: {n_dropped}");
     // What the template refuses for another reason stays refused, in its own words.
     let reply = d.post("/api/chat", &json!({ "model": "gemma", "messages": [system, user, user] }));
     assert_eq!(reply.status, 400, "{}", reply.body);

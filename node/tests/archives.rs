@@ -52,6 +52,33 @@ fn exported(folder: &Path) -> (Daemon, String) {
     (d, file)
 }
 
+type Entries = Vec<(String, Vec<u8>)>;
+
+fn entries(bytes: &[u8]) -> Entries {
+    let mut entries = Entries::new();
+    for entry in tar::Archive::new(Cursor::new(bytes)).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (path, mut content) = (entry.path().unwrap().to_str().unwrap().to_owned(), Vec::new());
+        entry.read_to_end(&mut content).unwrap();
+        entries.push((path, content));
+    }
+    entries
+}
+
+fn written(entries: &Entries, kind: tar::EntryType) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in entries {
+        let mut head = tar::Header::new_ustar();
+        // Written as it is: the crate itself refuses to write such paths.
+        head.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        head.set_entry_type(kind);
+        head.set_size(content.len() as u64);
+        head.set_cksum();
+        archive.append(&head, &content[..]).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
 #[test]
 fn a_model_moves_by_one_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,27 +109,7 @@ fn c13_archives_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
     let (_d, file) = exported(folder.path());
     let bytes = std::fs::read(&file).unwrap();
-    let mut entries: Vec<(String, Vec<u8>)> = Vec::new();
-    for entry in tar::Archive::new(Cursor::new(&bytes)).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let (path, mut content) = (entry.path().unwrap().to_str().unwrap().to_owned(), Vec::new());
-        entry.read_to_end(&mut content).unwrap();
-        entries.push((path, content));
-    }
-    type Entries = Vec<(String, Vec<u8>)>;
-    let written = |entries: &Entries, kind: tar::EntryType| {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (path, content) in entries {
-            let mut head = tar::Header::new_ustar();
-            // Written as it is: the crate itself refuses to write such paths.
-            head.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-            head.set_entry_type(kind);
-            head.set_size(content.len() as u64);
-            head.set_cksum();
-            archive.append(&head, &content[..]).unwrap();
-        }
-        archive.into_inner().unwrap()
-    };
+    let entries = entries(&bytes);
     let changed = |change: &dyn Fn(&mut Entries)| {
         let mut entries = entries.clone();
         change(&mut entries);
@@ -143,4 +150,21 @@ fn c13_archives_that_are_none() {
         e[model] = (new.replace("sha256:", "blobs/sha256/"), gguf);
     });
     check(&broken, "damaged model file: tensor count");
+}
+
+/// An archive that is refused takes nothing of a model that is here, whatever it calls its blobs.
+#[test]
+fn a_refused_archive_removes_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (d, file) = exported(folder.path());
+    let mut entries = entries(&std::fs::read(&file).unwrap());
+    let model = entries.iter().position(|(_, content)| content.starts_with(b"GGUF")).unwrap();
+    let (config, weights) = (entries[3].1.clone(), entries[model].1.clone());
+    (entries[3].1, entries[model].1) = (weights, config);
+    let before = files(d.models.path());
+    let file = folder.path().join("swapped.tar");
+    std::fs::write(&file, written(&entries, tar::EntryType::Regular)).unwrap();
+    let told = reason(&lantern(d.models.path(), &["import", file.to_str().unwrap()]));
+    assert!(told.contains("the archive is damaged"), "{told}");
+    assert_eq!(files(d.models.path()), before);
 }

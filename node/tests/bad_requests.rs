@@ -277,7 +277,6 @@ fn e02_more_values_than_anybody_has_use_for() {
 /// Codex compresses what it sends. What expands beyond the bound of bodies is refused before it takes the memory.
 #[test]
 fn c06_compressed_bodies() {
-    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
     row(|d| {
         let send = |encoding: &str, bytes: &[u8]| {
             let headers = [("Content-Type", "application/json"), ("Content-Encoding", encoding)];
@@ -287,9 +286,9 @@ fn c06_compressed_bodies() {
             Reply::parse(&found)
         };
         let body = json!({ "model": "lantern-guide", "messages": [{ "role": "user", "content": "Who are you?" }] }).to_string();
-        let packed = compress_to_vec(body.as_bytes(), CompressionLevel::Fastest);
+        let packed = zstd::encode_all(body.as_bytes(), 1).unwrap();
         assert_eq!(send("zstd", &packed).status, 200);
-        let bomb = compress_to_vec(vec![b' '; 256 << 20].as_slice(), CompressionLevel::Fastest);
+        let bomb = zstd::encode_all(vec![b' '; 256 << 20].as_slice(), 1).unwrap();
         assert!(bomb.len() < 1 << 20, "{}", bomb.len());
         let before = d.anonymous_bytes();
         let refused = send("zstd", &bomb);
@@ -302,5 +301,11 @@ fn c06_compressed_bodies() {
         assert_eq!(send("zstd", b"not compressed at all").status, 400);
         assert_eq!(send("zstd", &packed[..packed.len() / 2]).status, 400);
         assert_eq!(send("gzip", &packed).status, 415);
+        // A frame that wants a window of terabytes, and blocks of 128 KiB from four bytes each.
+        let mut frame = b"\x28\xb5\x2f\xfd\x00\xf0".to_vec();
+        (0..65_536).for_each(|_| frame.extend([0x02, 0x00, 0x10, b' ']));
+        let before = d.anonymous_bytes();
+        assert_eq!(send("zstd", &frame).status, 400);
+        assert!(d.anonymous_bytes().saturating_sub(before) < 64 << 20);
     });
 }

@@ -7,4 +7,4 @@ mod policy;
 
 pub use host::host_allowed;
 pub use origin::{OriginError, OriginVerdict, Origins};
-pub use policy::{Mode, Need, Place, Reach, Verdict};
+pub use policy::{Mode, Need, Place, Reach, Verdict, host_of};

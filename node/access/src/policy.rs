@@ -65,6 +65,14 @@ impl Place {
     }
 }
 
+/// What stands for a client's machine: its address, of which an IPv6 host has as many as it likes below its network's 64 bits.
+pub fn host_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        other => other,
+    }
+}
+
 impl Mode {
     /// The mode of a name.
     pub fn named(name: &str) -> Option<Mode> {
@@ -120,6 +128,15 @@ mod tests {
         check("8.8.8.8", Place::Elsewhere);
         check("2001:db8::1", Place::Elsewhere);
         check("::ffff:8.8.8.8", Place::Elsewhere);
+    }
+
+    #[test]
+    fn d11_one_host_for_all_its_addresses() {
+        let check = |text: &str, expected: &str| assert_eq!(host_of(text.parse().unwrap()).to_string(), expected, "{text}");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("::1", "::1");
+        check("::ffff:192.168.1.7", "192.168.1.7");
+        check("10.0.0.1", "10.0.0.1");
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     /// client says of itself does not count: it could say something else each time.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Caller, Infallible> {
         let token = parts.extensions.get::<TokenName>().map(|name| format!("token {}", name.0));
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| access::host_of(info.0.ip()));
         // Whoever works on this machine is its owner, and may have it all.
         let bounded = token.is_some() || address.is_some_and(|address| !address.is_loopback());
         let name = token.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();

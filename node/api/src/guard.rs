@@ -11,8 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use ruzstd::decoding::StreamingDecoder;
 use store::{Access, Token};
+use tokio::sync::Semaphore;
+use zstd::stream::read::Decoder;
 
 use crate::error::ApiError;
 use crate::json::BODY_BYTES_MAX;
@@ -20,6 +21,10 @@ use crate::{App, anthropic, openai};
 
 /// Header in which Anthropic's clients send a token.
 const API_KEY: &str = "x-api-key";
+/// Bytes a compressed body may refer back to, as a power of two: what browsers take.
+const WINDOW_LOG_MAX: u32 = 23;
+/// Bytes, in KiB, of large bodies that may be on their way at once: a client cannot hold more memory than that by sending slowly.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(128 << 10);
 /// Bytes of a body from which on its memory is given back at once.
 const LARGE_BODY: usize = 1 << 20;
 /// What a page's form can send without asking first.
@@ -54,6 +59,14 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     if announced.is_some_and(|len| len > BODY_BYTES_MAX as u64) {
         return refuse(parts.uri.path(), too_long());
     }
+    let expected = announced.unwrap_or(BODY_BYTES_MAX as u64) as usize;
+    let _room = match (expected > LARGE_BODY).then(|| LARGE_BODIES.try_acquire_many((expected >> 10) as u32)).transpose() {
+        Ok(room) => room,
+        Err(_) => {
+            let message = "too many large requests are on their way; try again in a moment".to_owned();
+            return refuse(parts.uri.path(), ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message });
+        }
+    };
     let body = to_bytes(body, BODY_BYTES_MAX).await.map(|bytes| expanded(bytes, &parts.headers));
     let (response, is_large) = match body {
         Ok(Ok(Some(bytes))) => {
@@ -83,9 +96,13 @@ fn expanded(bytes: Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, ApiError
         return Err(ApiError { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message });
     }
     let damaged = || ApiError::bad_request("the request's body is no zstd data, or damaged");
-    let decoder = StreamingDecoder::new(&bytes[..]).map_err(|_| damaged())?;
     let mut out = Vec::new();
-    decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut out).map_err(|_| damaged())?;
+    tokio::task::block_in_place(|| {
+        let mut decoder = Decoder::new(&bytes[..])?;
+        decoder.window_log_max(WINDOW_LOG_MAX)?;
+        decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut out)
+    })
+    .map_err(|_| damaged())?;
     Ok((out.len() <= BODY_BYTES_MAX).then(|| out.into()))
 }
 

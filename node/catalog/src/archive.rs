@@ -15,7 +15,7 @@ use tar::{Archive, Builder, EntryType, Header};
 
 use crate::manifest::{MANIFEST, MODEL, Manifest};
 use crate::name::ModelName;
-use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, hex};
+use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, hex, is_canonical};
 
 const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
@@ -108,7 +108,7 @@ impl Store {
         let mut unpacked =
             Unpacked { store: self.clone(), name: None, manifest: Vec::new(), model: PathBuf::new(), new: Vec::new() };
         let (mut waiting, mut done) = (Vec::<String>::new(), 0);
-        for (position, entry) in archive.entries()?.enumerate() {
+        for (position, entry) in archive.entries()?.raw(true).enumerate() {
             let mut entry = entry.map_err(|_| layout("it is no tar archive"))?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if entry.header().entry_type() != EntryType::Regular {
@@ -132,7 +132,7 @@ impl Store {
                     let manifest: Manifest =
                         serde_json::from_slice(&unpacked.manifest).map_err(|e| ArchiveError::Layout(e.to_string()))?;
                     let layers = || manifest.layers.iter().chain([&manifest.config]);
-                    if layers().any(|layer| blob_file(&layer.digest).is_none()) {
+                    if layers().any(|layer| !is_canonical(&layer.digest)) {
                         return Err(layout("a digest is malformed"));
                     }
                     let model = manifest.layers.iter().find(|layer| layer.media_type == MODEL);
@@ -147,11 +147,8 @@ impl Store {
                     let expected = waiting.iter().find(|digest| path == path_of(digest)).cloned();
                     let expected =
                         expected.ok_or_else(|| ArchiveError::Layout(format!("{:?} belongs to no model", shown(&path))))?;
-                    let was_here = self.has_blob(&expected) == Some(true);
                     let (got, size) = self.write_blob(&mut entry, &mut |n| progress(done + n))?;
-                    if !was_here {
-                        unpacked.new.push(self.blob_path(&got).expect("our own digest is well formed"));
-                    }
+                    unpacked.new.push(self.blob_path(&got).expect("our own digest is well formed"));
                     if !got.eq_ignore_ascii_case(&expected) {
                         return Err(ArchiveError::Digest { name: shown(&path), got });
                     }
@@ -192,16 +189,17 @@ impl Unpacked {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn publish(mut self, name: &ModelName) -> Result<(), StoreError> {
-        self.store.replace(name, &self.manifest)?;
-        self.new.clear();
-        Ok(())
+    pub fn publish(self, name: &ModelName) -> Result<(), StoreError> {
+        self.store.replace(name, &self.manifest)
     }
 }
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        for blob in &self.new {
+        // What a manifest names by now is somebody's; one that cannot be read may name any of them.
+        let Some(used) = self.store.used() else { return };
+        let used: Vec<PathBuf> = used.iter().filter_map(|digest| self.store.blob_path(digest)).collect();
+        for blob in self.new.iter().filter(|blob| !used.contains(blob)) {
             // What cannot be removed now is found by nobody.
             _ = std::fs::remove_file(blob);
         }

@@ -9,6 +9,9 @@ use reqwest::redirect::{Attempt, Policy};
 /// Redirects that are followed.
 const N_REDIRECTS_MAX: usize = 5;
 
+/// Endings of names that only a network at home knows.
+const HOME_ENDINGS: [&str; 6] = [".localhost", ".local", ".internal", ".lan", ".home", ".home.arpa"];
+
 /// Follows redirects, unless they leave encryption, or lead home from a registry that is not `at_home`.
 pub(crate) fn redirects(at_home: bool) -> Policy {
     Policy::custom(move |attempt: Attempt| {
@@ -37,7 +40,8 @@ pub(crate) fn has_proxy() -> bool {
 pub(crate) fn is_public_host(host: &str) -> bool {
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) => is_public(address),
-        Err(_) => host != "localhost" && ![".localhost", ".local", ".internal"].iter().any(|end| host.ends_with(end)),
+        // A name without a dot means a machine at home.
+        Err(_) => host.contains('.') && !HOME_ENDINGS.iter().any(|end| host.ends_with(end)),
     }
 }
 
@@ -88,6 +92,8 @@ mod tests {
             "[::ffff:127.0.0.1]",
             "box.local",
             "metadata.internal",
+            "nas",
+            "registry.lan",
         ] {
             assert!(!is_public_host(home), "{home}");
         }

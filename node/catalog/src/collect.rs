@@ -6,7 +6,7 @@ use std::{fs, io};
 use crate::installed::Installed;
 use crate::manifest::Manifest;
 use crate::name::ModelName;
-use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, read_limited};
+use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, read_limited};
 
 /// How old a half-written file must be to belong to nobody.
 const STAGED_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -16,7 +16,7 @@ impl Store {
     pub(crate) fn remove_unused(&self, model: &Installed) -> Result<(), StoreError> {
         // A manifest that cannot be read may need any of them.
         let Some(used) = self.used() else { return Ok(()) };
-        for digest in model.digests().filter(|d| !used.iter().any(|u| u == d)) {
+        for digest in model.digests().filter(|d| !used.iter().any(|u| blob_file(u) == blob_file(d))) {
             if let Some(path) = self.blob_path(digest) {
                 match fs::remove_file(path) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Digests of all blobs that manifests name; `None` when one of them cannot be read.
-    fn used(&self) -> Option<Vec<String>> {
+    pub(crate) fn used(&self) -> Option<Vec<String>> {
         let manifest = |name: ModelName| -> Option<Manifest> {
             serde_json::from_slice(&read_limited(&self.manifest_path(&name), MANIFEST_BYTES_MAX).ok()?).ok()
         };

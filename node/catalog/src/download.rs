@@ -23,8 +23,10 @@ const N_PARTS: u64 = 16;
 const PART_BYTES: (u64, u64) = (4 << 20, 64 << 20);
 /// How often what has arrived of a part is made sure of and written down.
 const N_NOTES: u64 = 16;
-/// Attempts in a row that bring no byte, after which a download gives up. The pause before each doubles.
+/// Attempts in a row that bring next to nothing, after which a download gives up. The pause before each doubles.
 const N_ATTEMPTS: u32 = 6;
+/// Answers that mean no.
+const REFUSALS: [StatusCode; 3] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
 
 /// A bound on bytes per second, shared by all downloads.
 #[derive(Debug, Clone, Default)]
@@ -63,27 +65,45 @@ pub(crate) struct Download<'a> {
     pub(crate) rate: &'a Rate,
 }
 
-/// Of each part, the bytes that have arrived. Written down when it is dropped, unless the layer is whole.
+/// Of each part, the bytes that have arrived, and those that are on disk for good: only these are written down.
 struct Notes {
     file: PathBuf,
     size: u64,
     part_bytes: u64,
     done: Vec<u64>,
-    whole: bool,
+    safe: Vec<u64>,
 }
 
-/// What the connections share, under a lock that is never held while anything is awaited.
-struct Shared<F>(Mutex<(Notes, F)>);
+/// What the connections share.
+struct Shared<F> {
+    /// Under a lock that is never held while anything is awaited.
+    state: Mutex<(Notes, F)>,
+    /// Held while the notes are written.
+    writing: tokio::sync::Mutex<()>,
+}
 
 impl<F: FnMut(u64)> Shared<F> {
     fn notes<T>(&self, with: impl FnOnce(&mut Notes) -> T) -> T {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0)
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Tells how much is here: what the notes say, or another number.
     fn tell(&self, bytes: Option<u64>) {
-        let (notes, report) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (notes, report) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         report(bytes.unwrap_or_else(|| notes.completed()));
+    }
+
+    /// Makes sure of the first `done` bytes of a part and writes that down.
+    async fn note(&self, index: usize, done: u64, file: &mut File) -> io::Result<()> {
+        // What was written is known to have been only after this; a full disk shows here.
+        file.flush().await?;
+        file.sync_data().await?;
+        let _turn = self.writing.lock().await;
+        let (path, text) = self.notes(|notes| {
+            notes.safe[index] = done;
+            (notes.file.clone(), notes.text())
+        });
+        tokio::task::spawn_blocking(move || write_notes(&path, &text)).await.expect("writing does not panic")
     }
 }
 
@@ -99,15 +119,14 @@ impl Download<'_> {
             File::create(self.partial).await?;
         }
         let missing = notes.missing();
-        let shared = Shared(Mutex::new((notes, report)));
+        let shared = Shared { state: Mutex::new((notes, report)), writing: tokio::sync::Mutex::default() };
         shared.tell(None);
         let parts = iter(missing.into_iter().map(Ok)).try_for_each_concurrent(N_STREAMS, |index| self.part(index, &shared));
         match parts.await {
             Err(Interrupted::NoRanges) => self.whole(&shared).await?,
             other => other.map_err(last_word)?,
         }
-        shared.notes(Notes::forget)?;
-        Ok(())
+        Ok(shared.notes(|notes| notes.forget())?)
     }
 
     /// Fetches a part, with as many attempts as bring something.
@@ -115,9 +134,10 @@ impl Download<'_> {
         let mut attempt = 0;
         loop {
             let before = shared.notes(|notes| notes.done[index]);
+            let enough = shared.notes(|notes| notes.part_bytes) / N_NOTES;
             match self.resume(index, shared).await {
                 Err(Interrupted::Network(reason)) => {
-                    if shared.notes(|notes| notes.done[index]) > before {
+                    if shared.notes(|notes| notes.done[index]) >= before + enough {
                         attempt = 0;
                     } else {
                         wait(&mut attempt, reason).await?;
@@ -134,10 +154,16 @@ impl Download<'_> {
         let (from, end) = (start + done, start + len);
         let mut response = self.place.get(self.address, (header::RANGE, format!("bytes={from}-{}", end - 1))).await?;
         match response.status() {
-            StatusCode::PARTIAL_CONTENT => {}
+            StatusCode::PARTIAL_CONTENT if begins_at(&response, from) => {}
+            StatusCode::PARTIAL_CONTENT => return Err(Interrupted::NoRanges),
             // Everything is what was asked for, if that was everything.
             StatusCode::OK if from == 0 && end == self.layer.size => {}
             StatusCode::OK => return Err(Interrupted::NoRanges),
+            // Asking again does not help.
+            status if REFUSALS.contains(&status) => {
+                let reason = format!("of {}", self.layer.digest);
+                return Err(Interrupted::Final(PullError::Refused { status: status.as_u16(), reason }));
+            }
             status => return Err(Interrupted::Network(format!("the registry answered {status}"))),
         }
         let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(self.partial).await?;
@@ -160,8 +186,7 @@ impl Download<'_> {
                         done += now.len() as u64;
                         shared.notes(|notes| notes.done[index] = done);
                         if done - noted >= note_bytes {
-                            file.sync_data().await?;
-                            shared.notes(|notes| notes.write())?;
+                            shared.note(index, done, &mut file).await?;
                             noted = done;
                         }
                     }
@@ -173,8 +198,7 @@ impl Download<'_> {
             }
         };
         // What has arrived is kept, whatever ended the attempt.
-        file.sync_data().await?;
-        shared.notes(|notes| notes.write())?;
+        shared.note(index, done, &mut file).await?;
         sent
     }
 
@@ -205,6 +229,7 @@ impl Download<'_> {
             shared.tell(Some(done));
             self.rate.take(bytes.len()).await;
         }
+        file.flush().await?;
         file.sync_data().await?;
         if done < self.layer.size { Err(Interrupted::Network("the download broke off".into())) } else { Ok(()) }
     }
@@ -253,7 +278,7 @@ impl Notes {
         let file = notes_file(partial);
         let part_bytes = (size / N_PARTS).clamp(PART_BYTES.0, PART_BYTES.1);
         let n_parts = size.div_ceil(part_bytes) as usize;
-        let mut notes = Notes { file, size, part_bytes, done: vec![0; n_parts], whole: false };
+        let mut notes = Notes { file, size, part_bytes, done: vec![0; n_parts], safe: vec![0; n_parts] };
         let text = std::fs::read_to_string(&notes.file).unwrap_or_default();
         let done: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
         let length = partial.metadata().map_or(0, |m| m.len());
@@ -261,17 +286,14 @@ impl Notes {
             *done <= notes.len(index) && (*done == 0 || index as u64 * part_bytes + done <= length)
         };
         if let Some(done) = done.filter(|done| done.len() == n_parts && done.iter().enumerate().all(arrived)) {
-            notes.done = done;
+            notes.done.clone_from(&done);
+            notes.safe = done;
         }
         notes
     }
 
-    /// Writes down what has arrived: whole or not at all.
-    fn write(&self) -> io::Result<()> {
-        let text: Vec<String> = self.done.iter().map(u64::to_string).collect();
-        let new = self.file.with_extension("parts-new");
-        std::fs::write(&new, text.join(" "))?;
-        std::fs::rename(&new, &self.file)
+    fn text(&self) -> String {
+        self.safe.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
     }
 
     fn completed(&self) -> u64 {
@@ -289,8 +311,7 @@ impl Notes {
     }
 
     /// Nothing need be known of a layer that is whole.
-    fn forget(&mut self) -> io::Result<()> {
-        self.whole = true;
+    fn forget(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.file) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -298,11 +319,19 @@ impl Notes {
     }
 }
 
-impl Drop for Notes {
-    fn drop(&mut self) {
-        if !self.whole && self.completed() > 0 {
-            // Without it a little more is fetched again.
-            _ = self.write();
-        }
-    }
+/// Writes notes whole or not at all, power cut or not.
+fn write_notes(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("parts-new");
+    let mut file = std::fs::File::create(&new)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)
+}
+
+/// Whether an answer holds what was asked for, as far as it says.
+fn begins_at(response: &reqwest::Response, from: u64) -> bool {
+    let said = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    said.is_none_or(|said| {
+        said.strip_prefix("bytes ").and_then(|said| said.split_once('-')).is_some_and(|(start, _)| start.parse() == Ok(from))
+    })
 }

@@ -44,7 +44,7 @@ struct List {
 static OFFERS: LazyLock<Vec<Offer>> =
     LazyLock::new(|| toml::from_str::<List>(include_str!("../../../models.toml")).expect("a test reads the list").model);
 
-/// All of them, smaller ones first.
+/// All of them, in the order of the list.
 pub fn offers() -> &'static [Offer] {
     &OFFERS
 }

@@ -88,8 +88,11 @@ impl Place {
             response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(sign_in) = self.sign_in_address(address, challenge)? else { return Ok(response) };
         let bearer = self.sign_in(sign_in).await?;
-        *self.bearer.lock().unwrap_or_else(PoisonError::into_inner) = Some(bearer.clone());
-        Ok(ask(Some(&bearer)).send().await?)
+        let response = ask(Some(&bearer)).send().await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            *self.bearer.lock().unwrap_or_else(PoisonError::into_inner) = Some(bearer);
+        }
+        Ok(response)
     }
 
     /// Where a challenge `Bearer realm="…",service="…",scope="…"` sends us. Nothing is sent to any other host than the one

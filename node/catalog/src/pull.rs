@@ -15,7 +15,7 @@ use crate::manifest::{Layer, MANIFEST, MODEL, Manifest};
 use crate::name::{HOST, ModelName};
 use crate::offers::{self, Offer};
 use crate::place::{Interrupted, Place};
-use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, digest_of};
+use crate::store::{MANIFEST_BYTES_MAX, Store, StoreError, blob_file, digest_of, is_canonical};
 
 /// Where Ollama's models are.
 pub const REGISTRY: &str = "https://registry.ollama.ai";
@@ -275,7 +275,7 @@ fn parse(bytes: &[u8]) -> Result<Manifest, PullError> {
     if manifest.layers.len() > N_LAYERS_MAX {
         return Err(PullError::Manifest(format!("it has {} layers, the limit is {N_LAYERS_MAX}", manifest.layers.len())));
     }
-    if let Some(layer) = manifest.layers.iter().chain([&manifest.config]).find(|l| blob_file(&l.digest).is_none()) {
+    if let Some(layer) = manifest.layers.iter().chain([&manifest.config]).find(|l| !is_canonical(&l.digest)) {
         return Err(PullError::Manifest(format!("{:?} is not a digest", layer.digest)));
     }
     let all = || manifest.layers.iter().chain([&manifest.config]);

@@ -121,7 +121,9 @@ impl Store {
         if source.name.matches(destination) {
             return Ok(());
         }
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = fs::read(self.manifest_path(&source.name))?;
+        self.check_whole(destination, &bytes)?;
         self.write_whole(&self.manifest_path(destination), &bytes)
     }
 
@@ -287,6 +289,11 @@ impl Drop for Staging {
 pub(crate) fn blob_file(digest: &str) -> Option<String> {
     let hex = digest.strip_prefix("sha256:").or_else(|| digest.strip_prefix("sha256-"))?;
     (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| format!("sha256-{}", hex.to_ascii_lowercase()))
+}
+
+/// Whether a digest is spelt as digests are: one spelling, so that equal ones are equal texts.
+pub(crate) fn is_canonical(digest: &str) -> bool {
+    blob_file(digest).is_some_and(|file| file.replacen('-', ":", 1) == digest)
 }
 
 pub(crate) fn read_limited(path: &Path, max: u64) -> io::Result<Vec<u8>> {

@@ -5,6 +5,7 @@
 mod server;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use catalog::{ModelName, Progress, Registry, Store};
@@ -54,7 +55,9 @@ fn ranges(server: &Server, blob: &str) -> Vec<Option<usize>> {
 async fn parts_come_side_by_side() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
-    let (server, blob) = large_registry(Reply::Bytes);
+    // Nobody gets a byte before three have asked.
+    let meeting = Arc::new(Barrier::new(3));
+    let (server, blob) = large_registry(|bytes| Reply::Together(bytes, meeting.clone()));
     let (result, steps) = pull(&server, &store, "large").await;
     result.unwrap();
     assert_eq!(ranges(&server, &blob), [Some(0), Some(PART), Some(2 * PART)]);

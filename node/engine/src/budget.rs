@@ -11,7 +11,8 @@ const SCRATCH_BYTES: u64 = 64 << 20;
 /// Bytes a model needs to serve `n_sessions` sessions of `n_ctx` tokens: its file in the page cache, keys and values, and
 /// scratch.
 pub fn needed_bytes(hyperparams: &Hyperparams, file_bytes: u64, kv_type: KvType, n_ctx: usize, n_sessions: usize) -> u64 {
-    file_bytes + kv_bytes(hyperparams, kv_type, n_ctx) as u64 * n_sessions as u64 + SCRATCH_BYTES
+    let sessions = (kv_bytes(hyperparams, kv_type, n_ctx) as u64).saturating_mul(n_sessions as u64);
+    sessions.saturating_add(file_bytes).saturating_add(SCRATCH_BYTES)
 }
 
 /// The longest context with which `n_sessions` sessions fit into `available` bytes, at most `n_ctx`; `None` when not even
@@ -26,7 +27,7 @@ pub fn fitting_n_ctx(
     available: u64,
 ) -> Option<usize> {
     let fixed = needed_bytes(hyperparams, file_bytes, kv_type, 0, n_sessions);
-    let per_position = kv_bytes(hyperparams, kv_type, 1) as u64 * n_sessions as u64;
+    let per_position = (kv_bytes(hyperparams, kv_type, 1) as u64).saturating_mul(n_sessions as u64);
     let room = usize::try_from(available.checked_sub(fixed)? / per_position).unwrap_or(usize::MAX);
     (room >= n_ctx_min.min(n_ctx)).then(|| room.min(n_ctx))
 }
@@ -94,5 +95,10 @@ mod tests {
         check(SCRATCH_BYTES + 1000 + 1600, Some(50));
         check(SCRATCH_BYTES + 1000 + 32, None);
         check(0, None);
+        // Numbers of a crafted file whose product is beyond what can be counted.
+        let vast = Hyperparams { n_head_kv: 1 << 20, n_embd_head: 1 << 20, layers: vec![h.layers[0]; 1024], ..h };
+        assert_eq!(kv_bytes(&vast, KvType::F16, 1 << 31), usize::MAX);
+        assert_eq!(needed_bytes(&vast, 1000, KvType::F16, 1 << 31, 4), u64::MAX);
+        assert!(crate::kv_cache::KvCache::new(&vast, KvType::F16, 1 << 31).is_err());
     }
 }

@@ -4,6 +4,7 @@ use kernels::{Gate, RopePairs};
 
 use crate::embed::Pooling;
 use crate::gguf::Header;
+use crate::keys::{Keys, WIDTH_MAX};
 use crate::rope::Rope;
 
 /// Architectures this build runs.
@@ -151,8 +152,8 @@ pub struct ExpertCounts {
 
 /// Layers of a model; the largest published have below 200.
 const N_LAYER_MAX: i128 = 1_024;
-/// Width of anything.
-pub(crate) const WIDTH_MAX: i128 = 1 << 20;
+/// Experts of all layers; the largest published models have below 20,000.
+const N_EXPERTS_MAX: usize = 65_536;
 /// Bytes of an architecture's name shown in a message.
 const NAME_SHOWN: usize = 60;
 
@@ -173,23 +174,8 @@ impl Hyperparams {
         if n_head_kv > n_head || n_head % n_head_kv != 0 {
             return Err(keys.wrong("attention.head_count_kv", n_head_kv, format!("a divisor of the {n_head} heads")));
         }
-        let n_embd_head = match keys.optional_count("attention.key_length", WIDTH_MAX)? {
-            Some(n) => n,
-            None if n_embd % n_head == 0 => n_embd / n_head,
-            None => {
-                return Err(keys.wrong("attention.head_count", n_head, format!("a divisor of the embedding length {n_embd}")));
-            }
-        };
-        if family == Family::Lfm2 && n_head * n_embd_head != n_embd {
-            return Err(keys.wrong("attention.head_count", n_head, format!("heads of {n_embd_head} that add up to {n_embd}")));
-        }
-        if n_embd_head % 2 != 0 {
-            return Err(keys.wrong("attention.key_length", n_embd_head, "an even number".into()));
-        }
-        if let Some(n) = keys.optional_count("attention.value_length", WIDTH_MAX)?.filter(|n| *n != n_embd_head) {
-            return Err(keys.wrong("attention.value_length", n, format!("the key length {n_embd_head}")));
-        }
-        let experts = experts(&keys, family)?;
+        let n_embd_head = head_width(&keys, family, n_embd, n_head)?;
+        let experts = experts(&keys, family, n_layer)?;
         let (ropes, mut layers) = positions(&keys, family, n_layer, n_embd_head)?;
         layers.iter_mut().zip(mixing).for_each(|(layer, mixing)| layer.mixing = mixing);
         let gemma = family.norms_outputs();
@@ -214,7 +200,8 @@ impl Hyperparams {
             },
             norm_epsilon: match family.encodes() {
                 true => keys.positive("attention.layer_norm_epsilon", None)?,
-                false => keys.positive("attention.layer_norm_rms_epsilon", None)?,
+                // Ollama writes none for Gemma 3.
+                false => keys.positive("attention.layer_norm_rms_epsilon", (family == Family::Gemma3).then_some(1e-6))?,
             },
             pooling: pooling(&keys)?,
             ropes,
@@ -228,9 +215,13 @@ impl Hyperparams {
             embedding_scale: if gemma { (n_embd as f32).sqrt() } else { keys.positive("embedding_scale", Some(1.0))? },
             residual_scale: keys.positive("residual_scale", Some(1.0))?,
             attention_scale: keys.positive("attention.scale", Some(1.0 / (attention_width as f32).sqrt()))?,
-            attention_cap: if family == Family::Gemma2 { keys.optional_positive("attn_logit_softcapping")? } else { None },
+            attention_cap: if family == Family::Gemma2 {
+                Some(keys.positive("attn_logit_softcapping", Some(50.0))?)
+            } else {
+                None
+            },
             logit_scale: 1.0 / keys.positive("logit_scale", Some(1.0))?,
-            logit_cap: if family == Family::Gemma2 { keys.optional_positive("final_logit_softcapping")? } else { None },
+            logit_cap: if family == Family::Gemma2 { Some(keys.positive("final_logit_softcapping", Some(30.0))?) } else { None },
         })
     }
 
@@ -243,6 +234,27 @@ impl Hyperparams {
     pub fn n_embd_kv(&self) -> usize {
         self.n_head_kv * self.n_embd_head
     }
+}
+
+/// The width of a head, of keys and of values.
+fn head_width(keys: &Keys, family: Family, n_embd: usize, n_head: usize) -> Result<usize, HyperparamsError> {
+    let n_embd_head = match keys.optional_count("attention.key_length", WIDTH_MAX)? {
+        Some(n) => n,
+        None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
+        None => {
+            return Err(keys.wrong("attention.head_count", n_head, format!("a divisor of the embedding length {n_embd}")));
+        }
+    };
+    if family == Family::Lfm2 && n_head * n_embd_head != n_embd {
+        return Err(keys.wrong("attention.head_count", n_head, format!("heads of {n_embd_head} that add up to {n_embd}")));
+    }
+    if n_embd_head % 2 != 0 {
+        return Err(keys.wrong("attention.key_length", n_embd_head, "an even number".into()));
+    }
+    if let Some(n) = keys.optional_count("attention.value_length", WIDTH_MAX)?.filter(|n| *n != n_embd_head) {
+        return Err(keys.wrong("attention.value_length", n, format!("the key length {n_embd_head}")));
+    }
+    Ok(n_embd_head)
 }
 
 /// Key/value heads, and how each layer mixes tokens: LFM 2 lists the heads of every layer, none where it has a convolution.
@@ -267,7 +279,7 @@ fn heads_kv(keys: &Keys, family: Family, n_layer: usize, n_head: usize) -> Resul
 }
 
 /// The experts of the families that have them.
-fn experts(keys: &Keys, family: Family) -> Result<Option<ExpertCounts>, HyperparamsError> {
+fn experts(keys: &Keys, family: Family, n_layer: usize) -> Result<Option<ExpertCounts>, HyperparamsError> {
     let n_max = 4_096;
     if !matches!(family, Family::Qwen2Moe | Family::Qwen3Moe) {
         return match keys.integer("expert_count").filter(|n| *n != 0) {
@@ -276,6 +288,9 @@ fn experts(keys: &Keys, family: Family) -> Result<Option<ExpertCounts>, Hyperpar
         };
     }
     let n = keys.count("expert_count", n_max)?;
+    if n * n_layer > N_EXPERTS_MAX {
+        return Err(keys.wrong("expert_count", n, format!("no more than {N_EXPERTS_MAX} in all {n_layer} layers")));
+    }
     let n_used = keys.count("expert_used_count", n_max)?;
     if n_used > n {
         return Err(keys.wrong("expert_used_count", n_used, format!("at most the {n} experts")));
@@ -307,7 +322,13 @@ fn positions(
         // The names that llama.cpp and Ollama write.
         let base = keys.first_positive(&["rope.freq_base", "rope.global.freq_base"], 1_000_000.0)?;
         let base_in_window = keys.first_positive(&["rope.freq_base_swa", "rope.local.freq_base"], 10_000.0)?;
-        let ropes = vec![Rope::read(keys, n_embd_head, base)?, Rope::unscaled(n_embd_head, base_in_window)];
+        let mut rope = Rope::read(keys, n_embd_head, base)?;
+        // Nor the factor of the models of 4, 12 and 27 billion weights, which is 8.
+        if keys.text("rope.scaling.type").is_none() && [34, 48, 62].contains(&n_layer) {
+            let n = rope.frequencies.len();
+            rope.divide(&vec![8.0; n])?;
+        }
+        let ropes = vec![rope, Rope::unscaled(n_embd_head, base_in_window)];
         let kind =
             |i: usize| if (i + 1).is_multiple_of(6) { everywhere } else { LayerKind { window, rope: Some(1), ..everywhere } };
         return Ok((ropes, (0..n_layer).map(kind).collect()));
@@ -330,63 +351,5 @@ fn pooling(keys: &Keys) -> Result<Option<Pooling>, HyperparamsError> {
         Some(2) => Ok(Some(Pooling::First)),
         Some(3) => Ok(Some(Pooling::Last)),
         Some(other) => Err(keys.wrong("pooling_type", other, "0 to 3: none, mean, first or last".into())),
-    }
-}
-
-/// The header's values under the names of its architecture.
-pub(crate) struct Keys<'a> {
-    header: &'a Header,
-    architecture: &'a str,
-}
-
-impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture)
-    }
-
-    pub(crate) fn text(&self, key: &str) -> Option<&str> {
-        self.header.text(&self.name(key))
-    }
-
-    pub(crate) fn wrong(&self, key: &str, found: impl ToString, needed: String) -> HyperparamsError {
-        HyperparamsError::Value { key: self.name(key), found: found.to_string(), needed }
-    }
-
-    fn integer(&self, key: &str) -> Option<i128> {
-        self.header.integer(&self.name(key))
-    }
-
-    pub(crate) fn optional_count(&self, key: &str, max: i128) -> Result<Option<usize>, HyperparamsError> {
-        if !self.header.metadata.contains_key(&self.name(key)) {
-            return Ok(None);
-        }
-        let found = self.integer(key).ok_or_else(|| self.wrong(key, "no whole number", format!("1 to {max}")))?;
-        let count = usize::try_from(found).ok().filter(|_| (1..=max).contains(&found));
-        count.map(Some).ok_or_else(|| self.wrong(key, found, format!("1 to {max}")))
-    }
-
-    fn count(&self, key: &str, max: i128) -> Result<usize, HyperparamsError> {
-        self.optional_count(key, max)?.ok_or_else(|| HyperparamsError::Missing(self.name(key)))
-    }
-
-    pub(crate) fn positive(&self, key: &str, default: Option<f32>) -> Result<f32, HyperparamsError> {
-        self.optional_positive(key)?.or(default).ok_or_else(|| HyperparamsError::Missing(self.name(key)))
-    }
-
-    fn optional_positive(&self, key: &str) -> Result<Option<f32>, HyperparamsError> {
-        match self.header.float(&self.name(key)) {
-            Some(found) if !(found.is_finite() && found > 0.0) => Err(self.wrong(key, found, "a finite number above 0".into())),
-            found => Ok(found),
-        }
-    }
-
-    /// The first of these that the file says.
-    fn first_positive(&self, keys: &[&str], default: f32) -> Result<f32, HyperparamsError> {
-        for key in keys {
-            if let Some(found) = self.optional_positive(key)? {
-                return Ok(found);
-            }
-        }
-        Ok(default)
     }
 }

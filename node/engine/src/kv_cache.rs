@@ -47,14 +47,14 @@ fn rows(h: &Hyperparams, kv_type: KvType) -> impl Iterator<Item = (usize, usize)
 impl KvCache {
     /// Reserves room for `n_ctx` positions.
     pub(crate) fn new(hyperparams: &Hyperparams, kv_type: KvType, n_ctx: usize) -> io::Result<KvCache> {
-        let mut end = 0;
+        let mut end = 0usize;
         let layers = rows(hyperparams, kv_type).map(|(n, row_bytes)| {
-            let plane_bytes = (n_ctx * row_bytes).next_multiple_of(PLANE_ALIGNMENT);
+            let plane_bytes = n_ctx.checked_mul(row_bytes)?.checked_next_multiple_of(PLANE_ALIGNMENT)?;
             let planes = Planes { offset: end, n, row_bytes, plane_bytes };
-            end = planes.range().end;
-            planes
+            end = end.checked_add(n.checked_mul(plane_bytes)?)?;
+            Some(planes)
         });
-        let layers = layers.collect();
+        let layers = layers.collect::<Option<Vec<_>>>().ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(KvCache { memory: Reserved::new(end)?, kv_type, n_ctx, layers })
     }
 
@@ -131,5 +131,7 @@ pub(crate) fn measures(h: &Hyperparams, kv_type: KvType) -> (usize, usize) {
 
 /// Bytes that keys and values of `n_positions` commit.
 pub(crate) fn kv_bytes(h: &Hyperparams, kv_type: KvType, n_positions: usize) -> usize {
-    rows(h, kv_type).map(|(n, row_bytes)| n * row_bytes).sum::<usize>() * n_positions
+    // What no machine has stays more than any machine has.
+    let of_position = rows(h, kv_type).fold(0usize, |sum, (n, row_bytes)| sum.saturating_add(n.saturating_mul(row_bytes)));
+    of_position.saturating_mul(n_positions)
 }

@@ -9,6 +9,7 @@ mod gguf;
 mod go;
 mod grammar;
 mod hyperparams;
+mod keys;
 mod kv_cache;
 mod map;
 mod matrix;

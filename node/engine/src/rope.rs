@@ -1,6 +1,7 @@
 //! How far rotary positions turn each pair of a head, as the header and the file's factors say.
 
-use crate::hyperparams::{HyperparamsError, Keys, WIDTH_MAX};
+use crate::hyperparams::HyperparamsError;
+use crate::keys::{Keys, WIDTH_MAX};
 
 /// Rotary positions, the same for all layers that use them.
 #[derive(Debug, Clone)]

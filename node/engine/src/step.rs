@@ -24,7 +24,7 @@ pub enum StepError {
 /// from step to step, becomes `(Σ n_logits, n_vocab)`: what each slice asked for, in the order of the slices.
 ///
 /// What a slice gets does not depend on the other slices of the batch. After the first steps nothing is allocated, but for
-/// lists of the experts that rows use.
+/// what experts and convolutions compute with.
 ///
 /// # Errors
 /// When the file has changed under the mapping; the sessions then keep the tokens they had.

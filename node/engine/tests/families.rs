@@ -266,6 +266,12 @@ fn b08_experts() {
     refused("granite", "expert_count", 8, "of this family only models without experts are supported");
     refused("qwen3moe", "expert_used_count", 9, "expert_used_count is 9, needed is at most the 8 experts");
     refused("qwen3moe", "expert_used_count", 0, "expert_used_count is 0");
+    let mut many = tiny_model(&shape("qwen3moe"), QuantType::F32, 1);
+    many.set("qwen3moe.block_count", Item::U32(1000)).set("qwen3moe.expert_count", Item::U32(4000));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), many.bytes()).unwrap();
+    let message = Model::open(file.path()).err().unwrap().to_string();
+    assert!(message.contains("expert_count is 4000, needed is no more than 65536 in all 1000 layers"), "{message}");
     refused("qwen3moe", "expert_count", 7, "tensor blk.0.ffn_gate_exps.weight has shape [8, 256, 256], needed is [7, 256, 256]");
     refused("lfm2", "attention.head_count", 2, "needed is heads of 64 that add up to 256");
     refused("qwen2moe", "expert_feed_forward_length", 512, "has shape [8, 256, 256], needed is [8, 512, 256]");
@@ -288,4 +294,22 @@ fn b04_heads_of_layers() {
     refused(Item::Integers(vec![0, -1, 0]), "a divisor of the 4 heads");
     refused(Item::Texts(vec!["a".into(), "b".into(), "c".into()]), "a list of other things than numbers");
     refused(Item::Integers(vec![2, 0, 2]), "tensor blk.0.attn_q.weight is missing");
+}
+
+/// Ollama's files of Gemma 3 leave out what is the same for all of them.
+#[test]
+fn gemma_3_as_ollama_writes_it() {
+    let said = |n_layer: usize, keys: bool| {
+        let mut w = tiny_model(&Shape { n_layer, n_embd: 256, ..shape("gemma3") }, QuantType::Q8_0, 5);
+        w.set("gemma3.attention.layer_norm_rms_epsilon", Item::F32(1e-6)).set("gemma3.rope.freq_base", Item::F32(1_000_000.0));
+        if keys {
+            w.set("gemma3.rope.scaling.type", Item::Text("linear".into())).set("gemma3.rope.scaling.factor", Item::F32(8.0));
+        } else {
+            w.remove("gemma3.attention.layer_norm_rms_epsilon").remove("gemma3.rope.freq_base");
+        }
+        let logits = decode(&open(&w.bytes()), &Pool::new(2, Level::detect()), &tokens(1, 8));
+        logits.last().unwrap().clone()
+    };
+    assert_eq!(said(34, false), said(34, true), "the model of 4 billion weights");
+    assert_ne!(said(7, false), said(7, true), "others are not scaled");
 }

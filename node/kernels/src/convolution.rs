@@ -7,6 +7,9 @@ use half::slice::HalfFloatSliceExt;
 use crate::Pool;
 use crate::level::compiled_for;
 
+/// The largest f16.
+const F16_MAX: f32 = 65_504.0;
+
 /// A causal convolution along positions, one for each of `n` values.
 pub struct Convolution<'a> {
     /// `(n_taps, n)`; the last of the taps meets the position itself.
@@ -33,7 +36,7 @@ impl Convolution<'_> {
         let kept = &mut plane[self.pos * n..(self.pos + n_rows) * n];
         pool.run_rows(kept, n, |index, kept| {
             let (b, cx) = bcx[3 * index * n..][..3 * n].split_at(n);
-            let product: Vec<f32> = b.iter().zip(&cx[n..]).map(|(b, x)| b * x).collect();
+            let product: Vec<f32> = b.iter().zip(&cx[n..]).map(|(b, x)| (b * x).clamp(-F16_MAX, F16_MAX)).collect();
             kept.convert_from_f32_slice(&product);
         });
         let plane = &*plane;

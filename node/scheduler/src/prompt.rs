@@ -135,11 +135,10 @@ impl Chat<'_> {
         let mut text = without(enough)?;
         while enough - too_few > 1 {
             let middle = too_few.midpoint(enough);
-            let shorter = without(middle)?;
-            if fits(&shorter) {
-                (enough, text) = (middle, shorter);
-            } else {
-                too_few = middle;
+            // A template may refuse what begins with an answer: then the question before it goes, and the answer with it.
+            match without(middle) {
+                Ok(shorter) if fits(&shorter) => (enough, text) = (middle, shorter),
+                _ => too_few = middle,
             }
         }
         Ok((text, guard, enough))

@@ -163,6 +163,7 @@ pub(crate) fn command(models: &Path) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OLLAMA_") || name.starts_with("LANTERN_")) {
         command.env_remove(name);
     }
+    ["HF_TOKEN", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().for_each(|name| _ = command.env_remove(name));
     command.env("OLLAMA_MODELS", models).env("LANTERN_SESSIONS", models.join("sessions"));
     command.env("LANTERN_STATE", models.join("state")).env("HOME", models.join("home"));
     // Nothing is measured, as tests run side by side.

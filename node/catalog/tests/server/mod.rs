@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Barrier, Mutex};
 
 use catalog::{ModelName, Progress, PullError, Registry, Store};
 use testkit::digest;
@@ -17,6 +17,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// The first time it sends so many bytes and hangs up, then it behaves.
     CutOnce(Vec<u8>, usize),
+    /// Sends what was asked for once so many connections wait for that.
+    Together(Vec<u8>, Arc<Barrier>),
     /// Sends all of them, whatever was asked for.
     NoRanges(Vec<u8>),
     Status(u16, &'static str),
@@ -31,57 +33,65 @@ pub(crate) struct Server {
     pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-pub(crate) fn serve(mut replies: HashMap<String, Reply>) -> Server {
+pub(crate) fn serve(replies: HashMap<String, Reply>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
+    let replies = Arc::new(Mutex::new(replies));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
-            let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
-            let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
-                let line = line.to_lowercase();
-                let (from, to) = line.strip_prefix("range: bytes=")?.split_once('-')?;
-                Some((from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap()))
-            });
-            let path = path.split('?').next().unwrap().to_owned();
-            log.lock().unwrap().push((path.clone(), range.map(|(from, _)| from)));
-            let reply = replies.get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
-            let (bytes, n_sent) = match reply {
-                Reply::Status(status, text) => {
-                    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())
-                        .unwrap();
-                    continue;
-                }
-                Reply::Redirect(to) => {
-                    write!(stream, "HTTP/1.1 307 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-                    continue;
-                }
-                Reply::Bytes(bytes) => (bytes.clone(), bytes.len()),
-                Reply::NoRanges(bytes) => {
-                    let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
-                    _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes));
-                    continue;
-                }
-                Reply::CutOnce(bytes, n) => {
-                    replies.insert(path, Reply::Bytes(bytes.clone()));
-                    (bytes, n)
-                }
-            };
-            let (status, from, end) = match range {
-                // Whoever asks to the end of what was announced gets what there is.
-                Some((from, to)) => (206, from, if to + 2 >= bytes.len() { bytes.len() } else { to + 1 }),
-                None => (200, 0, bytes.len()),
-            };
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", end - from);
-            // The client may have gone.
-            let end = n_sent.clamp(from, end);
-            _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[from..end]));
+            let (stream, replies, log) = (stream.unwrap(), replies.clone(), log.clone());
+            std::thread::spawn(move || reply(stream, &replies, &log));
         }
     });
     Server { address, seen }
+}
+
+fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &Mutex<Vec<Seen>>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+    let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+        let line = line.to_lowercase();
+        let (from, to) = line.strip_prefix("range: bytes=")?.split_once('-')?;
+        Some((from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap()))
+    });
+    let path = path.split('?').next().unwrap().to_owned();
+    log.lock().unwrap().push((path.clone(), range.map(|(from, _)| from)));
+    let reply = replies.lock().unwrap().get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
+    let (bytes, n_sent) = match reply {
+        Reply::Status(status, text) => {
+            write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len()).unwrap();
+            return;
+        }
+        Reply::Redirect(to) => {
+            write!(stream, "HTTP/1.1 307 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            return;
+        }
+        Reply::Bytes(bytes) => (bytes.clone(), bytes.len()),
+        Reply::Together(bytes, meeting) => {
+            meeting.wait();
+            (bytes.clone(), bytes.len())
+        }
+        Reply::NoRanges(bytes) => {
+            let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+            _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes));
+            return;
+        }
+        Reply::CutOnce(bytes, n) => {
+            replies.lock().unwrap().insert(path, Reply::Bytes(bytes.clone()));
+            (bytes, n)
+        }
+    };
+    let (status, from, end) = match range {
+        // Whoever asks to the end of what was announced gets what there is.
+        Some((from, to)) => (206, from, if to + 2 >= bytes.len() { bytes.len() } else { to + 1 }),
+        None => (200, 0, bytes.len()),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", end - from);
+    // The client may have gone.
+    let end = n_sent.clamp(from, end);
+    _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[from..end]));
 }
 
 pub(crate) const CONFIG: &[u8] = br#"{"model_format":"gguf","model_family":"qwen3","model_type":"3M","file_type":"Q8_0"}"#;
