@@ -114,10 +114,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
-        for text in
-            ["", ":", "a:", "/a", "a/", "../x", "a/b/c/d", "a b", "-rf", "a:b:c", "a/..", &"x".repeat(81), "a@sha256", "é"]
-        {
+    fn c03_what_is_no_name_is_refused() {
+        let long = "x".repeat(10 << 10);
+        for text in [
+            "",
+            ":",
+            "a:",
+            "/a",
+            "a/",
+            "../x",
+            "a/b/c/d",
+            "a b",
+            "-rf",
+            "a:b:c",
+            "a/..",
+            &"x".repeat(81),
+            "a@sha256",
+            "é",
+            "a\u{0}b",
+            "a\nb",
+            "h?q/a/b",
+            "h#f/a/b",
+            "u:p@h/a/b",
+            &long,
+        ] {
             assert_eq!(ModelName::parse(text), Err(NameError), "{text}");
         }
     }

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_ignored() {
+    fn c22_c23_junk_is_ignored() {
         let (folder, store) = store_with(&["a", "b"]);
         let manifests = folder.path().join("manifests/registry.ollama.ai/library");
         fs::write(manifests.join("a/latest"), "{broken").unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_never_leave_the_folder() {
+    fn c01_digests_never_leave_the_folder() {
         for digest in [
             "sha256:../../etc/passwd",
             "sha256:",

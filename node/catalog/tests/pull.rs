@@ -92,7 +92,7 @@ async fn notes_that_lie_are_not_believed() {
 }
 
 #[tokio::test]
-async fn bytes_with_another_digest_are_thrown_away() {
+async fn c05_bytes_with_another_digest_are_thrown_away() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
     let (server, _) = registry(|mut bytes| {
@@ -107,7 +107,7 @@ async fn bytes_with_another_digest_are_thrown_away() {
 }
 
 #[tokio::test]
-async fn more_bytes_than_announced_are_refused() {
+async fn c05_more_bytes_than_announced_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
     let (server, _) = registry(|mut bytes| {
@@ -153,7 +153,7 @@ async fn models_of_the_hub() {
 }
 
 #[tokio::test]
-async fn c04_manifests_that_are_wrong() {
+async fn c02_c04_manifests_that_are_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
     let (zeros, model) = (format!("sha256:{}", "0".repeat(64)), "application/vnd.ollama.image.model");

@@ -295,7 +295,11 @@ fn experts(keys: &Keys, family: Family, n_layer: usize) -> Result<Option<ExpertC
     if n_used > n {
         return Err(keys.wrong("expert_used_count", n_used, format!("at most the {n} experts")));
     }
-    let n_ff = keys.count("expert_feed_forward_length", WIDTH_MAX)?;
+    let n_ff = match keys.optional_count("expert_feed_forward_length", WIDTH_MAX)? {
+        Some(n) => n,
+        // Files of old leave it out.
+        None => (keys.count("feed_forward_length", WIDTH_MAX)? / n_used).max(1),
+    };
     let n_ff_shared = match family {
         Family::Qwen2Moe => Some(keys.count("expert_shared_feed_forward_length", WIDTH_MAX)?),
         _ => None,
@@ -310,7 +314,7 @@ fn positions(
     n_layer: usize,
     n_embd_head: usize,
 ) -> Result<(Vec<Rope>, Vec<LayerKind>), HyperparamsError> {
-    let window = match family.norms_outputs() {
+    let window = match family.norms_outputs() || family == Family::Lfm2 {
         true => keys.optional_count("attention.sliding_window", i128::from(u32::MAX))?,
         false => None,
     };
@@ -329,12 +333,20 @@ fn positions(
             rope.divide(&vec![8.0; n])?;
         }
         let ropes = vec![rope, Rope::unscaled(n_embd_head, base_in_window)];
-        let kind =
-            |i: usize| if (i + 1).is_multiple_of(6) { everywhere } else { LayerKind { window, rope: Some(1), ..everywhere } };
+        // One layer of six sees everything, unless the file says another number.
+        let pattern = keys.optional_count("attention.sliding_window_pattern", N_LAYER_MAX).ok().flatten().unwrap_or(6);
+        let kind = |i: usize| {
+            if (i + 1).is_multiple_of(pattern) { everywhere } else { LayerKind { window, rope: Some(1), ..everywhere } }
+        };
         return Ok((ropes, (0..n_layer).map(kind).collect()));
     }
     let kind = |i: usize| match family {
         Family::Gemma2 if i.is_multiple_of(2) => LayerKind { window: window.or(Some(4096)), ..everywhere },
+        Family::Lfm2 => LayerKind { window, ..everywhere },
+        // Models whose fine-tuning left positions out.
+        Family::Granite if keys.header.truth(&keys.name("rope.scaling.finetuned")) == Some(false) => {
+            LayerKind { rope: None, ..everywhere }
+        }
         // Every fourth layer knows no positions.
         Family::SmolLm3 if (i + 1).is_multiple_of(4) => LayerKind { rope: None, ..everywhere },
         _ => everywhere,

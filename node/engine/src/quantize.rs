@@ -88,7 +88,7 @@ impl Mixture {
     fn of(self, name: &str, n_layer: usize, tied: bool) -> QuantType {
         let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()).unwrap_or(0);
         let is_output = name == "output.weight" || tied && name == "token_embd.weight";
-        let sensitive = name.ends_with("attn_v.weight") || name.ends_with("ffn_down.weight");
+        let sensitive = ["attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight"].iter().any(|part| name.ends_with(part));
         // The first and the last eighth, and every third between.
         let eighth = n_layer / 8;
         let more = layer < eighth || layer >= 7 * eighth || (layer - eighth) % 3 == 2;

@@ -10,6 +10,7 @@ use kernels::KvType;
 
 use crate::kv_cache::measures;
 use crate::model::Model;
+use crate::rope::Rope;
 use crate::session::Session;
 
 /// Names the layout and the arithmetic: keys of one version mean nothing to another.
@@ -75,6 +76,12 @@ impl Saved {
         Ok(Saved { digest, kv_type, tokens, n_planes, row_bytes, n_ctx })
     }
 
+    /// Whether its keys were turned as those of a session with room for `n_ctx` tokens are.
+    pub fn is_turned_for(&self, model: &Model, n_ctx: usize) -> bool {
+        let same = |rope: &Rope| rope.frequencies(n_ctx) == rope.frequencies(self.n_ctx as usize);
+        model.hyperparams().ropes.iter().all(same)
+    }
+
     /// The session, with room for `n_ctx` tokens.
     ///
     /// # Errors
@@ -90,8 +97,7 @@ impl Saved {
         if !self.kv_type.fits(h.n_embd_head)
             || self.n_planes as usize != n_planes
             || self.row_bytes as usize != row_bytes
-            // Keys turned by other frequencies.
-            || h.ropes.iter().any(|rope| rope.frequencies(n_ctx) != rope.frequencies(self.n_ctx as usize))
+            || !self.is_turned_for(model, n_ctx)
             || self.tokens.iter().any(|token| *token as usize >= n_vocab)
         {
             return Err(SavedError::Model);

@@ -246,6 +246,8 @@ fn windows_end() {
         ("gemma2", 2, 8, false),
         ("gemma3", 5, 7, true),
         ("gemma3", 6, 7, false),
+        ("lfm2", 2, 7, true),
+        ("lfm2", 2, 40, false),
     ] {
         let model = of(family, n_layer, window);
         let same = last(&model, &first) == last(&model, &second);
@@ -273,6 +275,14 @@ fn b08_experts() {
     let message = Model::open(file.path()).err().unwrap().to_string();
     assert!(message.contains("expert_count is 4000, needed is no more than 65536 in all 1000 layers"), "{message}");
     refused("qwen3moe", "expert_count", 7, "tensor blk.0.ffn_gate_exps.weight has shape [8, 256, 256], needed is [7, 256, 256]");
+    for (kind, left) in [("short", "long"), ("long", "short")] {
+        let mut w = tiny_model(&shape("phi3"), QuantType::F32, 1);
+        w.remove_tensor(&format!("rope_factors_{kind}.weight"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), w.bytes()).unwrap();
+        let message = Model::open(file.path()).err().unwrap().to_string();
+        assert_eq!(message, format!("tensor rope_factors_{kind}.weight is missing"), "{left} alone");
+    }
     refused("lfm2", "attention.head_count", 2, "needed is heads of 64 that add up to 256");
     refused("qwen2moe", "expert_feed_forward_length", 512, "has shape [8, 256, 256], needed is [8, 512, 256]");
 }

@@ -120,7 +120,8 @@ impl Shelf {
             let common = |entry: &Entry| entry.saved.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
             let fitting = entries
                 .iter_mut()
-                .filter(|e| e.saved.digest == digest && e.saved.kv_type == kv_type && e.saved.tokens.len() <= n_ctx);
+                .filter(|e| e.saved.digest == digest && e.saved.kv_type == kv_type && e.saved.tokens.len() <= n_ctx)
+                .filter(|e| e.saved.is_turned_for(model, n_ctx));
             let best = fitting.max_by_key(|entry| common(entry))?;
             if common(best) < n_min + N_WORTH {
                 return None;

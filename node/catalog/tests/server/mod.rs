@@ -58,7 +58,14 @@ fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &M
     });
     let path = path.split('?').next().unwrap().to_owned();
     log.lock().unwrap().push((path.clone(), range.map(|(from, _)| from)));
-    let reply = replies.lock().unwrap().get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
+    let reply = {
+        let mut replies = replies.lock().unwrap();
+        let reply = replies.get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
+        if let Reply::CutOnce(bytes, _) = &reply {
+            replies.insert(path, Reply::Bytes(bytes.clone()));
+        }
+        reply
+    };
     let (bytes, n_sent) = match reply {
         Reply::Status(status, text) => {
             write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len()).unwrap();
@@ -78,10 +85,7 @@ fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &M
             _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes));
             return;
         }
-        Reply::CutOnce(bytes, n) => {
-            replies.lock().unwrap().insert(path, Reply::Bytes(bytes.clone()));
-            (bytes, n)
-        }
+        Reply::CutOnce(bytes, n) => (bytes, n),
     };
     let (status, from, end) = match range {
         // Whoever asks to the end of what was announced gets what there is.

@@ -29,7 +29,9 @@ pub(super) fn read(map: &Arc<Map>, header: &Header, hyperparams: &mut Hyperparam
     if hyperparams.family.encodes() {
         encoder(&weights, hyperparams, n_vocab).map(Network::Encoder)
     } else {
-        decoder(&weights, hyperparams, n_vocab).map(Network::Decoder)
+        let scaling = format!("{}.rope.scaling.type", header.text("general.architecture").unwrap_or_default());
+        let is_long = header.text(&scaling) == Some("longrope");
+        decoder(&weights, hyperparams, n_vocab, is_long).map(Network::Decoder)
     }
 }
 
@@ -82,7 +84,7 @@ fn encoder_layer(weights: &Weights, h: &Hyperparams, index: usize) -> Result<Enc
 }
 
 /// Collects the decoder's weights, and applies the file's rope factors to the frequencies.
-fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize) -> Result<Decoder, OpenError> {
+fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize, is_long: bool) -> Result<Decoder, OpenError> {
     let n_ctx_original = hyperparams.n_ctx_original;
     for rope in &mut hyperparams.ropes {
         let factors = |name: &str| weights.optional_vector(name, rope.frequencies.len());
@@ -91,8 +93,11 @@ fn decoder(weights: &Weights, hyperparams: &mut Hyperparams, n_vocab: usize) -> 
         if let Some(factors) = all {
             rope.divide(&factors)?;
         }
-        if let (Some(short), Some(long)) = (short, long) {
-            rope.lengthen(n_ctx_original, &short, &long)?;
+        match (short, long) {
+            (Some(short), Some(long)) => rope.lengthen(n_ctx_original, &short, &long)?,
+            (None, None) if !is_long => {}
+            (None, _) => return Err(OpenError::MissingTensor { name: "rope_factors_short.weight".into() }),
+            (_, None) => return Err(OpenError::MissingTensor { name: "rope_factors_long.weight".into() }),
         }
     }
     let layers = (0..hyperparams.n_layer).map(|i| layer(weights, hyperparams, i)).collect::<Result<_, _>>()?;
