@@ -8,7 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, canary, eventually, row};
+use daemon::{Daemon, canary, endless, eventually, row};
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 fn connect(d: &Daemon) -> TcpStream {
@@ -172,5 +173,26 @@ fn d09_connections_from_one_address() {
         assert_eq!(d.get("/api/version").status, 200);
         drop(streams);
         eventually("room again", || served(&mut open(2)).then_some(()));
+    });
+}
+
+/// A reader that takes nothing of its answer is let go after half a minute of it, and holds nothing in the meantime that others want.
+#[test]
+fn d03_a_reader_that_never_reads() {
+    row(|d| {
+        endless(d, "endless");
+        let n_before = d.n_sockets();
+        // More than the buffers of both sides hold.
+        let body = json!({ "model": "endless", "prompt": "x", "raw": true, "logprobs": true, "top_logprobs": 20,
+            "options": { "num_predict": 20_000, "num_ctx": 2048 } });
+        let stream = d.open("POST", "/api/generate", &[], body.to_string().as_bytes());
+        eventually("the answer begun", || (d.get("/api/ps").json()["models"].to_string().contains("endless")).then_some(()));
+        let begun = Instant::now();
+        while d.n_sockets() > n_before {
+            assert!(begun.elapsed() < Duration::from_secs(100), "{} sockets, {n_before} before", d.n_sockets());
+            std::thread::yield_now();
+        }
+        assert!(begun.elapsed() > Duration::from_secs(20), "it was given time: {:?}", begun.elapsed());
+        drop(stream);
     });
 }

@@ -241,3 +241,17 @@ async fn c17_layers_that_models_share() {
     pull(&server, &store, "tiny:again").await.0.unwrap();
     assert_eq!(std::fs::read(store.find(&names[1]).unwrap().model_path().unwrap()).unwrap(), weights());
 }
+
+/// A connection that brings nothing for half a minute is given up, and its part goes on where it ended.
+#[tokio::test]
+async fn c19_a_registry_that_falls_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, blob) = large_registry(|bytes| Reply::StallOnce(bytes, PART / 2));
+    let begun = Instant::now();
+    pull(&server, &store, "large").await.0.unwrap();
+    assert!((25..60).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(ranges(&server, &blob).len(), 4, "three parts, and the rest of one");
+    let found = store.find(&ModelName::parse("large").unwrap()).unwrap();
+    assert_eq!(std::fs::read(found.model_path().unwrap()).unwrap(), large());
+}

@@ -73,6 +73,15 @@ impl Daemon {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
+    /// Connections it has open, with what it listens on.
+    pub(crate) fn n_sockets(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let is_socket = |entry: &std::fs::DirEntry| {
+            std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        };
+        files.filter(|entry| is_socket(entry.as_ref().unwrap())).count()
+    }
+
     /// Files it has open.
     pub(crate) fn n_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()

@@ -17,6 +17,8 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// The first time it sends so many bytes and hangs up, then it behaves.
     CutOnce(Vec<u8>, usize),
+    /// The first time it sends so many bytes and falls silent, then it behaves.
+    StallOnce(Vec<u8>, usize),
     /// Sends what was asked for once so many connections wait for that.
     Together(Vec<u8>, Arc<Barrier>),
     /// Sends all of them, whatever was asked for.
@@ -61,11 +63,12 @@ fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &M
     let reply = {
         let mut replies = replies.lock().unwrap();
         let reply = replies.get(&path).cloned().unwrap_or(Reply::Status(404, "no such thing"));
-        if let Reply::CutOnce(bytes, _) = &reply {
+        if let Reply::CutOnce(bytes, _) | Reply::StallOnce(bytes, _) = &reply {
             replies.insert(path, Reply::Bytes(bytes.clone()));
         }
         reply
     };
+    let mut stalls = false;
     let (bytes, n_sent) = match reply {
         Reply::Status(status, text) => {
             write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len()).unwrap();
@@ -86,6 +89,10 @@ fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &M
             return;
         }
         Reply::CutOnce(bytes, n) => (bytes, n),
+        Reply::StallOnce(bytes, n) => {
+            stalls = true;
+            (bytes, n)
+        }
     };
     let (status, from, end) = match range {
         // Whoever asks to the end of what was announced gets what there is.
@@ -96,6 +103,10 @@ fn reply(mut stream: TcpStream, replies: &Mutex<HashMap<String, Reply>>, log: &M
     // The client may have gone.
     let end = n_sent.clamp(from, end);
     _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[from..end]));
+    if stalls {
+        // Until the client has had enough.
+        _ = std::io::Read::read(&mut stream, &mut [0]);
+    }
 }
 
 pub(crate) const CONFIG: &[u8] = br#"{"model_format":"gguf","model_family":"qwen3","model_type":"3M","file_type":"Q8_0"}"#;
