@@ -11,8 +11,8 @@ use std::io::Cursor;
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::{gemma2, gemma3, granitemoehybrid, phi3, qwen2_moe, qwen3_moe, smol::smollm3};
-use engine::{KvType, Level, Model, Pool, QuantType, Session, Slice, step};
+use candle_transformers::models::{gemma2, gemma3, granitemoehybrid, phi3, qwen2_moe, qwen3, qwen3_moe, smol::smollm3};
+use engine::{Embedding, KvType, Level, Model, Pool, QuantType, Session, Slice, step};
 use logits::{decode, distance, open, run, tokens};
 use serde_json::json;
 use testkit::{EXPERTS, GgufWriter, Item, PHI3_N_CTX_ORIGINAL, Shape, dequantized, tiny_model};
@@ -322,4 +322,37 @@ fn gemma_3_as_ollama_writes_it() {
     };
     assert_eq!(said(34, false), said(34, true), "the model of 4 billion weights");
     assert_ne!(said(7, false), said(7, true), "others are not scaled");
+}
+
+/// Qwen 3 Embedding is a Qwen 3 whose file says how its last values become a vector: those of the last token, or their mean.
+#[test]
+fn vectors_of_qwen_3_are_pooled_as_the_file_says() {
+    let (shape, pool, tokens) = (shape("qwen3"), Pool::new(2, Level::detect()), tokens(1, 24));
+    let mut file = dequantized(&shape, QuantType::F32, 7);
+    let config: qwen3::Config = serde_json::from_value(json!({
+        "vocab_size": shape.n_vocab, "hidden_size": shape.n_embd, "intermediate_size": shape.n_ff, "head_dim": shape.n_embd_head,
+        "num_hidden_layers": shape.n_layer, "num_attention_heads": shape.n_head, "num_key_value_heads": shape.n_head_kv,
+        "attention_bias": false, "max_position_embeddings": shape.n_ctx, "sliding_window": null, "max_window_layers": shape.n_layer,
+        "tie_word_embeddings": true, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "use_sliding_window": false, "hidden_act": "silu",
+    }))
+    .unwrap();
+    let mut stock = qwen3::Model::new(&config, variables("qwen3", &file.bytes(), &shape)).unwrap();
+    let ids = Tensor::new(&tokens[..], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let rows = stock.forward(&ids, 0).unwrap().squeeze(0).unwrap();
+    for (pooling, expected) in [(3, rows.get(tokens.len() - 1).unwrap()), (1, rows.mean(0).unwrap())] {
+        file.set("qwen3.pooling_type", Item::U32(pooling));
+        let model = open(&file.bytes());
+        let mut session = Session::new(&model, KvType::F16, 64).unwrap();
+        let mut embedding = Embedding::new(tokens.clone());
+        let found = loop {
+            // In slices, as beside running chats.
+            if let Some(found) = embedding.advance(&model, &pool, &mut session, 10).unwrap() {
+                break found;
+            }
+        };
+        let expected = expected.to_vec1::<f32>().unwrap();
+        let length = expected.iter().map(|v| v * v).sum::<f32>().sqrt();
+        let cosine: f32 = found.iter().zip(&expected).map(|(a, b)| a * b / length).sum();
+        assert!(cosine > 0.9999, "pooling {pooling}: {cosine}");
+    }
 }
