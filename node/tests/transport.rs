@@ -48,6 +48,10 @@ fn d01_d02_slow_heads_and_bodies_are_closed() {
                 stream
             })
             .collect();
+        // One that was served, and asks for nothing more.
+        let mut idle = connect(d);
+        idle.write_all(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        heads.push(idle);
         let mut body = connect(d);
         body.write_all(
             b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",

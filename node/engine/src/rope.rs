@@ -27,14 +27,13 @@ impl Rope {
             "linear" => keys.positive("rope.scaling.factor", Some(1.0))?,
             other => return Err(keys.wrong("rope.scaling.type", other, "none, linear or longrope".into())),
         };
-        let frequencies = (0..n_rot / 2).map(|i| base.powf(-2.0 * i as f32 / n_rot as f32) / factor).collect();
+        let frequencies = frequencies(base, n_rot).map(|frequency| frequency / factor).collect();
         Ok(Rope { frequencies, long: None, magnitude: keys.positive("rope.scaling.attn_factor", Some(1.0))? })
     }
 
     /// Rope that turns no more than this base says, whatever scaling the file names: Gemma 3's layers with a window.
     pub(crate) fn unscaled(n_embd_head: usize, base: f32) -> Rope {
-        let frequencies = (0..n_embd_head / 2).map(|i| base.powf(-2.0 * i as f32 / n_embd_head as f32)).collect();
-        Rope { frequencies, long: None, magnitude: 1.0 }
+        Rope { frequencies: frequencies(base, n_embd_head).collect(), long: None, magnitude: 1.0 }
     }
 
     /// Divides each frequency by its factor (Llama 3).
@@ -56,6 +55,10 @@ impl Rope {
             _ => &self.frequencies,
         }
     }
+}
+
+fn frequencies(base: f32, n_rot: usize) -> impl Iterator<Item = f32> {
+    (0..n_rot / 2).map(move |i| base.powf(-2.0 * i as f32 / n_rot as f32))
 }
 
 fn divided(frequencies: &[f32], factors: &[f32]) -> Result<Vec<f32>, HyperparamsError> {

@@ -9,6 +9,8 @@ use crate::level::compiled_for;
 
 /// The largest f16.
 const F16_MAX: f32 = 65_504.0;
+/// Values that are rounded together.
+const TOGETHER: usize = 64;
 
 /// A causal convolution along positions, one for each of `n` values.
 pub struct Convolution<'a> {
@@ -36,8 +38,12 @@ impl Convolution<'_> {
         let kept = &mut plane[self.pos * n..(self.pos + n_rows) * n];
         pool.run_rows(kept, n, |index, kept| {
             let (b, cx) = bcx[3 * index * n..][..3 * n].split_at(n);
-            let product: Vec<f32> = b.iter().zip(&cx[n..]).map(|(b, x)| (b * x).clamp(-F16_MAX, F16_MAX)).collect();
-            kept.convert_from_f32_slice(&product);
+            let mut product = [0f32; TOGETHER];
+            for ((kept, b), x) in kept.chunks_mut(TOGETHER).zip(b.chunks(TOGETHER)).zip(cx[n..].chunks(TOGETHER)) {
+                let product = &mut product[..kept.len()];
+                product.iter_mut().zip(b).zip(x).for_each(|((p, b), x)| *p = (b * x).clamp(-F16_MAX, F16_MAX));
+                kept.convert_from_f32_slice(product);
+            }
         });
         let plane = &*plane;
         pool.run_rows(out, n, |index, out| {
