@@ -23,8 +23,7 @@ pub enum StepError {
 /// Runs all slices through the model in one pass and appends their tokens to their sessions. `logits`, which keeps its memory
 /// from step to step, becomes `(Σ n_logits, n_vocab)`: what each slice asked for, in the order of the slices.
 ///
-/// What a slice gets does not depend on the other slices of the batch. After the first steps nothing is allocated, but for
-/// what experts and convolutions compute with.
+/// What a slice gets does not depend on the other slices of the batch. After the first steps nothing is allocated.
 ///
 /// # Errors
 /// When the file has changed under the mapping; the sessions then keep the tokens they had.

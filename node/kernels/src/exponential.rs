@@ -4,7 +4,7 @@
 ///
 /// As in Cephes: `x = n ln 2 + r`, a polynomial for `eʳ` with |r| ≤ ln 2 / 2, and `2ⁿ` by its exponent bits.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     /// Adding 1.5 · 2²³ rounds to the nearest integer, which then stands in the low bits.

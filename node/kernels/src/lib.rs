@@ -44,6 +44,7 @@ pub use attention::{Attention, attend};
 pub use block::QuantType;
 pub use convolution::Convolution;
 pub use encoder::{LayerNorm, gelu};
+pub use exponential::exp;
 pub use heads::Heads;
 pub use input::Input;
 pub use kv::{KvPlanes, KvPlanesMut, KvType};

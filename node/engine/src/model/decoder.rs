@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use kernels::{Activations, Attention, Convolution, Heads, Input, Pool, Turn, attend, rms_norm_rows, scale_rows};
 
-use super::experts::Experts;
+use super::experts::{Experts, Routing};
 use crate::hyperparams::Hyperparams;
 use crate::matrix::{Group, Matrix};
 use crate::step::Slice;
@@ -59,6 +59,8 @@ struct Buffers {
     added: Vec<f32>,
     /// The input of a product as its weights meet it.
     forms: Activations,
+    /// Rows on their way to experts.
+    routing: Routing,
     /// `(n_rows, n_rot / 2)` for each rope: what it turns each row by.
     turns: Vec<Vec<Turn>>,
 }
@@ -99,7 +101,7 @@ impl Decoder {
         end: impl FnOnce(usize, &mut [f32], &[f32], &mut Activations),
     ) {
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { x, wide, q, attended, added, forms, turns } = buffers;
+            let Buffers { x, wide, q, attended, added, forms, routing, turns } = buffers;
             self.embed(h, slices, x);
             turns.resize_with(h.ropes.len(), Vec::new);
             for (rope, turns) in h.ropes.iter().zip(&mut *turns) {
@@ -144,7 +146,7 @@ impl Decoder {
                         // Attention is done with these rows, and has as much room.
                         attended.clone_from(x);
                         rms_norm_rows(pool, attended, &layer.ffn_norm, epsilon);
-                        experts.forward(h, attended, pool, forms, wide, added);
+                        experts.forward(h, attended, pool, forms, routing, added);
                     }
                 }
                 h.finish(pool, layer.ffn_post_norm.as_deref(), added);
