@@ -217,6 +217,8 @@ fn g13_suffix_with_a_template_that_takes_one() {
     assert_eq!(answer["eval_count"], 2, "{answer}");
     // Bytes of "<PRE>a = <SUF>\nb<MID>", each a token of this vocabulary.
     assert_eq!(answer["prompt_eval_count"], 21);
+    let shown = d.post("/api/generate", &merged(&gap, json!({ "_debug_render_only": true }))).json();
+    assert_eq!(shown["_debug_info"]["rendered_template"], "<PRE>a = <SUF>\nb<MID>");
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn g06_g08_g09_g13_g14_g15_generate_fields() {
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!((&rendered["done"], &rendered["response"]), (&json!(false), &json!("")));
+    let raw = post(json!({ "raw": true, "_debug_render_only": true })).json();
+    assert_eq!(raw["_debug_info"]["rendered_template"], "Who are you?");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Go templates, as Modelfiles hold them: the part of Go's `text/template` that published templates use. Nothing of the host can
 //! be reached from one, and steps and output are bounded.
 
+mod cut;
 mod functions;
 mod lex;
 mod parse;
 mod run;
+mod tools;
 
 use serde_json::Value;
 
@@ -105,7 +107,7 @@ impl GoTemplate {
     /// # Errors
     /// When a function is given what it cannot take, or a limit is reached.
     pub fn render(&self, conversation: &GoConversation) -> Result<String, GoTemplateError> {
-        let messages = collated(conversation.messages);
+        let (messages, tools) = (collated(conversation.messages), tools::in_order(conversation.tools));
         let n_in = self.source_bytes
             + Value::from(conversation.messages).to_string().len()
             + Value::from(conversation.tools).to_string().len();
@@ -113,14 +115,14 @@ impl GoTemplate {
         let system: Vec<&str> = messages.iter().filter(|m| m["role"] == "system").filter_map(|m| m["content"].as_str()).collect();
         let data = |system: &str, prompt: &str, response: &str| {
             serde_json::json!({
-                "messages": messages, "tools": conversation.tools, "system": system, "prompt": prompt, "response": response, "suffix": "",
+                "messages": messages, "tools": tools, "system": system, "prompt": prompt, "response": response, "suffix": "",
                 "think": conversation.think.is_some_and(|(on, _)| on),
                 "think_level": conversation.think.and_then(|(on, level)| level.or(on.then_some("medium"))).unwrap_or_default(),
                 "is_think_set": conversation.think.is_some(),
             })
         };
         if self.takes_messages {
-            run.execute(&self.root, &data(&system.join("\n\n"), "", ""), false)?;
+            run.execute(&self.root, &data(&system.join("\n\n"), "", ""))?;
             return Ok(run.out);
         }
         // Once for each pair of turns; the last time only up to where the answer goes.
@@ -131,16 +133,18 @@ impl GoTemplate {
             let begins =
                 role == "system" && !(prompt.is_empty() && response.is_empty()) || role == "user" && !response.is_empty();
             if begins {
-                run.execute(&self.root, &data(system, prompt, response), false)?;
+                run.execute(&self.root, &data(system, prompt, response))?;
                 (system, prompt, response) = ("", "", "");
             }
             match role {
                 "system" => system = content,
+                "user" => prompt = content,
                 "assistant" => response = content,
-                _ => prompt = content,
+                // The template has no place for it.
+                _ => {}
             }
         }
-        run.execute(&self.root, &data(system, prompt, response), true)?;
+        run.execute(&cut::up_to_response(&self.root), &data(system, prompt, response))?;
         Ok(run.out)
     }
 
@@ -152,7 +156,7 @@ impl GoTemplate {
         let dates = [String::new(), String::new()];
         let limit = 2 * (self.source_bytes + prompt.len() + suffix.len()) + OUTPUT_BYTES_EXTRA;
         let mut run = run::Run::new(&self.named, &dates, N_STEPS_MAX, limit);
-        run.execute(&self.root, &serde_json::json!({ "prompt": prompt, "suffix": suffix, "response": "" }), true)?;
+        run.execute(&self.root, &serde_json::json!({ "prompt": prompt, "suffix": suffix, "response": "" }))?;
         Ok(run.out)
     }
 }
@@ -169,8 +173,8 @@ fn collated(messages: &[Value]) -> Vec<Value> {
         }
         match all.last_mut() {
             Some(last) if last["role"] == message["role"] && last["role"] != "tool" => {
-                let texts = [&*last, &message].map(|m| m["content"].as_str().unwrap_or_default().to_owned());
-                last["content"] = Value::from(texts.into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("\n\n"));
+                let texts = [&*last, &message].map(|m| m["content"].as_str().unwrap_or_default());
+                last["content"] = Value::from(texts.join("\n\n"));
                 if let Value::Object(fields) = message {
                     let known = last.as_object_mut().expect("messages are objects");
                     fields

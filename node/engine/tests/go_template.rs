@@ -45,6 +45,8 @@ fn what_the_language_has() {
         "<system><user><assistant><user>",
     );
     check("{{ printf \"%s-%d-%q\" \"a\" 3 \"b\" }} {{ \"x\" | print \"y\" }}", "a-3-\"b\" yx");
+    check("{{ printf \"[%4s|%-4s|%03d|%.2f|%*s]\" \"a\" \"b\" 7 1.5 3 \"c\" }}", "[   a|b   |007|1.50|  c]");
+    check("{{ len (printf \"a%*s\" 41 \"\") }} {{ print 1 2 \"x\" 3 }}", "42 1 2x3");
     check("{{ eq \"a\" \"b\" \"a\" }} {{ ne 1 2 }} {{ ge 2 2 }} {{ le \"a\" \"b\" }}", "true true true true");
     check("{{ json (index .Messages 3) }}", "{\"role\":\"user\",\"content\":\"Bye \\u003cb\\u003e\"}");
     check("{{ currentDate }} {{ yesterdayDate }}", "2026-11-22 2026-11-21");
@@ -69,6 +71,8 @@ fn templates_without_messages() {
         "[INST] Be kind. Hi [/INST]Hello[INST] Bye <b> [/INST]",
     );
     check("{{ .Prompt }}", "HiHelloBye <b>");
+    // What stands behind the answer goes, reached or not.
+    check("{{ .Prompt }}:{{ if .Response }}{{ .Response }};{{ end }} on", "Hi:Hello; onBye <b>:");
 }
 
 fn weather() -> Value {
@@ -128,11 +132,33 @@ fn tools_and_results_in_the_form_of_qwen() {
     assert_eq!(render(source, messages, weather()).unwrap(), expected);
 }
 
+/// Go knows tools by their types: fields in their order, names sorted, lists of texts without quotes.
+#[test]
+fn tools_as_go_prints_them() {
+    let tools = json!([{ "function": { "parameters": { "properties": {
+            "b": { "enum": ["x", 1], "type": ["string", "null"], "description": "B" },
+            "a": { "items": { "type": "integer", "minimum": 1 }, "type": "array", "enum": [] },
+        }, "type": "object", "required": [] }, "name": "pick" }, "type": "function" }]);
+    let question = json!([{ "role": "user", "content": "x" }]);
+    let source = "{{ if .Messages }}{{ .Tools }}{{ end }}";
+    let expected = concat!(
+        r#"[{"type":"function","function":{"name":"pick","parameters":{"type":"object","properties":{"#,
+        r#""a":{"type":"array","items":{"minimum":1,"type":"integer"}},"#,
+        r#""b":{"type":["string","null"],"description":"B","enum":["x",1]}}}}}]"#
+    );
+    assert_eq!(render(source, question.clone(), tools.clone()).unwrap(), expected);
+    let source = "{{ if .Messages }}{{ range .Tools }}{{ range .Function.Parameters.Properties }}{{ .Type }}{{ if .Enum }}{{ .Enum }}{{ end }} {{ end }}{{ end }}{{ end }}";
+    assert_eq!(render(source, question, tools).unwrap(), "array [string null][x 1] ");
+}
+
 #[test]
 fn gaps_are_filled_between_prefix_and_suffix() {
     let source = "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>{{ else }}{{ .Prompt }}{{ end }}{{ .Response }}<|end|>";
     let template = GoTemplate::parse(source).unwrap();
-    assert_eq!(template.render_gap("a = ", "\nprint(a)").unwrap(), "<|fim_prefix|>a = <|fim_suffix|>\nprint(a)<|fim_middle|>");
+    assert_eq!(
+        template.render_gap("a = ", "\nprint(a)").unwrap(),
+        "<|fim_prefix|>a = <|fim_suffix|>\nprint(a)<|fim_middle|><|end|>"
+    );
 }
 
 #[test]
@@ -189,6 +215,7 @@ fn b04_f01_f02_f03_f04_broken_and_endless_templates() {
     check_refused(&blocks, "deeper in each other than 200 levels");
     check_refused("{{ $x := \"aaaaaaaa\" }}{{ range 45 }}{{ $x = print $x $x }}{{ end }}{{ .Messages }}", "more than 256 MiB");
     check_refused("{{ range 3000000 }}{{ $x := $ }}{{ end }}{{ .Messages }}", "more than 256 MiB");
+    check_refused("{{ printf \"%*s%*s\" 60000 \"\" 6000 \"\" }}", "more than 65536 characters");
     check_refused("{{ index .Messages 7 }}", "index out of range");
     check_refused("{{ .Messages }}{{ template \"nope\" }}", "not defined");
 }

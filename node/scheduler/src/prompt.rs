@@ -30,10 +30,10 @@ const ANSWER_ROOM: usize = 1;
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
         Input::Load | Input::Unload | Input::Embed { .. } => Ok(Prompt::Tokens(Tokens::default())),
-        Input::Chat { messages, template, tools, think, truncate, context, render_only } => {
+        Input::Chat { messages, template, tools, think, truncate, context } => {
             let chat = Chat { model, template: template.as_deref(), tools, think: think.as_ref() };
             let (text, guard, n_dropped) = chat.fitting(messages, *truncate, n_ctx.saturating_sub(context.len()))?;
-            if *render_only {
+            if options.render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
             let mut tokens = context.clone();
@@ -51,6 +51,9 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             let guard = unused_mark(&texts, &[]);
             let [prompt, suffix] = texts.map(|text| model.tokenizer().guard(text.as_str().unwrap_or_default(), guard));
             let text = template.render_gap(&prompt, &suffix).map_err(Failure::request)?;
+            if options.render_only {
+                return Ok(Prompt::Rendered(text.replace(guard, "")));
+            }
             let tokens = encode(model, &text, Some(guard), true);
             if tokens.len() + ANSWER_ROOM > n_ctx {
                 Err(too_long(tokens.len(), n_ctx))
@@ -58,6 +61,7 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
                 Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
             }
         }
+        Input::Text { prompt, .. } if options.render_only => Ok(Prompt::Rendered(prompt.clone())),
         Input::Text { prompt, context } => {
             let mut tokens = context.clone();
             tokens.extend(encode(model, prompt, None, context.is_empty()));

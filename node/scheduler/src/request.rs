@@ -49,8 +49,6 @@ pub enum Input {
         truncate: bool,
         /// Tokens of earlier turns that come before the rendered prompt.
         context: Vec<u32>,
-        /// Answer with the rendered prompt and compute nothing.
-        render_only: bool,
     },
     /// Texts to make vectors of, in which no special token is recognised.
     Embed {
@@ -90,6 +88,8 @@ pub struct Options {
     pub constraint: Option<Constraint>,
     /// Whether the probability of each token is told, and of how many others that were likeliest in its place.
     pub logprobs: Option<usize>,
+    /// Answer with the text of the prompt and compute nothing.
+    pub render_only: bool,
 }
 
 /// How long a model stays in memory after its last request.

@@ -65,6 +65,7 @@ fn input(fields: &Fields, found: &Found, messages: Vec<Value>, options: &mut sch
         return Err(ApiError::bad_request(format!("{} does not support tools", found.installed.name.full())));
     }
     options.logprobs = ask::logprobs(fields)?;
+    options.render_only = fields.truth("_debug_render_only")?.unwrap_or(false);
     let (tools, call) = tools::choose(fields, tools)?;
     options.constraint = call.map_or_else(|| ask::format(fields), |call| Ok(Some(call)))?;
     if messages.is_empty() {
@@ -84,6 +85,5 @@ fn input(fields: &Fields, found: &Found, messages: Vec<Value>, options: &mut sch
         think,
         truncate: fields.truth("truncate")?.unwrap_or(true),
         context: Vec::new(),
-        render_only: fields.truth("_debug_render_only")?.unwrap_or(false),
     })
 }

@@ -74,6 +74,7 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
     }
     options.constraint = ask::format(fields)?;
     options.logprobs = ask::logprobs(fields)?;
+    options.render_only = fields.truth("_debug_render_only")?.unwrap_or(false);
     if prompt.is_empty() {
         return Ok(Input::Load);
     }
@@ -92,8 +93,7 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
     }
     messages.push(json!({ "role": "user", "content": prompt }));
     let truncate = fields.truth("truncate")?.unwrap_or(true);
-    let render_only = fields.truth("_debug_render_only")?.unwrap_or(false);
-    Ok(Input::Chat { messages, template, tools: Vec::new(), think, truncate, context, render_only })
+    Ok(Input::Chat { messages, template, tools: Vec::new(), think, truncate, context })
 }
 
 fn context(fields: &Fields) -> Result<Vec<u32>, ApiError> {

@@ -1,6 +1,8 @@
 //! The functions templates may call, and how values are compared and shown.
 
 use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::str::Chars;
 
 use serde_json::{Value, json};
 
@@ -26,6 +28,11 @@ pub(super) const NAMES: [&str; 19] = [
     "yesterdayDate",
     "toTypeScriptType",
 ];
+
+/// Characters one `printf` may add to what it prints: templates count with widths.
+const PADDING_MAX: usize = 65_536;
+/// Digits behind the point that a number is printed with at most.
+const N_DIGITS_MAX: usize = 64;
 
 /// Calls a function; the errors are those of its operands.
 pub(super) fn call(name: &str, operands: &[Value], dates: &[String; 2]) -> Result<Value, String> {
@@ -60,7 +67,7 @@ pub(super) fn call(name: &str, operands: &[Value], dates: &[String; 2]) -> Resul
             operands[1..].iter().try_fold(operands[0].clone(), |value, key| index(&value, key))
         }
         "slice" => needs(1).and_then(|()| slice(&operands[0], &operands[1..])),
-        "print" => Ok(json!(operands.iter().map(shown).collect::<String>())),
+        "print" => Ok(json!(print(operands))),
         "println" => Ok(json!(operands.iter().map(shown).collect::<Vec<_>>().join(" ") + "\n")),
         "printf" => needs(1).and_then(|()| printf(&shown(&operands[0]), &operands[1..])),
         "json" => needs(1).map(|()| json!(as_json(&operands[0]))),
@@ -83,12 +90,15 @@ pub(super) fn truth(value: &Value) -> bool {
     }
 }
 
-/// A value as text: texts as they are, lists and objects as JSON.
+/// A value as text: texts as they are, lists of texts and numbers as Go prints them, other lists and objects as JSON.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) if !items.iter().any(|item| item.is_array() || item.is_object()) => {
+            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" "))
+        }
         Value::Array(_) | Value::Object(_) => as_json(value),
     }
 }
@@ -97,6 +107,18 @@ pub(super) fn shown(value: &Value) -> String {
 fn as_json(value: &Value) -> String {
     let text = value.to_string();
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+/// Operands after each other, with a space between two of which neither is a text.
+fn print(operands: &[Value]) -> String {
+    let mut out = String::new();
+    for (index, operand) in operands.iter().enumerate() {
+        if index > 0 && !operand.is_string() && !operands[index - 1].is_string() {
+            out.push(' ');
+        }
+        out.push_str(&shown(operand));
+    }
+    out
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -152,21 +174,50 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
     }
 }
 
-/// `%s`, `%v`, `%q`, `%d`, `%t`, `%f` and `%%`, with widths and precisions that are left out of account.
+/// `%s`, `%v`, `%d`, `%t`, `%f`, `%g`, `%q` and `%%`, with widths that are numbers or `*`; precisions count for `%s` and `%f`.
 fn printf(format: &str, operands: &[Value]) -> Result<Value, String> {
     let (mut out, mut operands) = (String::new(), operands.iter());
-    let mut characters = format.chars();
-    while let Some(c) = characters.next() {
+    let mut padding_left = PADDING_MAX;
+    let mut rest = format.chars().peekable();
+    while let Some(c) = rest.next() {
         if c != '%' {
             out.push(c);
             continue;
         }
-        let verb = characters.by_ref().find(|c| !(c.is_ascii_digit() || "+-# .".contains(*c)));
-        match verb {
-            Some('%') => out.push('%'),
-            Some('s' | 'v' | 'd' | 't' | 'f' | 'g') => out.push_str(&operands.next().map_or("%!(MISSING)".into(), shown)),
-            Some('q') => out.push_str(&operands.next().map_or("%!(MISSING)".into(), |v| Value::from(shown(v)).to_string())),
+        let mut flags = String::new();
+        while let Some(flag) = rest.next_if(|c| "+-# 0".contains(*c)) {
+            flags.push(flag);
+        }
+        let mut number = |rest: &mut Peekable<Chars>| {
+            if rest.next_if_eq(&'*').is_some() {
+                return operands.next().and_then(Value::as_u64).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+            }
+            let digits = std::iter::from_fn(|| rest.next_if(char::is_ascii_digit));
+            digits.fold(0usize, |n, digit| n.saturating_mul(10).saturating_add(digit as usize - '0' as usize))
+        };
+        let width = number(&mut rest);
+        let precision = rest.next_if_eq(&'.').map(|_| number(&mut rest));
+        let mut operand = || operands.next();
+        let text = match rest.next() {
+            Some('%') => Some("%".into()),
+            Some('f') => operand().map(|v| match v.as_f64() {
+                Some(x) => format!("{x:.*}", precision.unwrap_or(6).min(N_DIGITS_MAX)),
+                None => shown(v),
+            }),
+            Some('s') => operand().map(|v| shown(v).chars().take(precision.unwrap_or(usize::MAX)).collect()),
+            Some('v' | 'd' | 't' | 'g') => operand().map(shown),
+            Some('q') => operand().map(|v| Value::from(shown(v)).to_string()),
             other => return Err(format!("printf knows no %{}", other.unwrap_or(' '))),
+        }
+        .unwrap_or_else(|| "%!(MISSING)".into());
+        let n_missing = width.saturating_sub(text.chars().count());
+        padding_left =
+            padding_left.checked_sub(n_missing).ok_or(format!("printf pads with more than {PADDING_MAX} characters"))?;
+        let padding = |c: &str| c.repeat(n_missing);
+        match (flags.contains('-'), flags.contains('0')) {
+            (true, _) => out.extend([text, padding(" ")]),
+            (false, true) => out.extend([padding("0"), text]),
+            (false, false) => out.extend([padding(" "), text]),
         }
     }
     Ok(json!(out))

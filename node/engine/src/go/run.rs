@@ -25,9 +25,6 @@ pub(super) struct Run<'a> {
     n_blocks: usize,
     bytes_left: usize,
     variables: Vec<(String, Value)>,
-    /// Where the answer goes, once the place is reached: nothing is written after it.
-    stops_at_response: bool,
-    stopped: bool,
     pub(super) out: String,
 }
 
@@ -50,15 +47,12 @@ impl<'a> Run<'a> {
             n_blocks: 0,
             bytes_left: VALUES_BYTES_MAX,
             variables: Vec::new(),
-            stops_at_response: false,
-            stopped: false,
             out: String::new(),
         }
     }
 
-    /// Fills in nodes with `data`, up to where the answer goes if `stops_at_response`.
-    pub(super) fn execute(&mut self, nodes: &[Node], data: &Value, stops_at_response: bool) -> Result<(), GoTemplateError> {
-        (self.stops_at_response, self.stopped) = (stops_at_response, false);
+    /// Fills in nodes with `data`.
+    pub(super) fn execute(&mut self, nodes: &[Node], data: &Value) -> Result<(), GoTemplateError> {
         self.variables = vec![(String::new(), data.clone())];
         self.nodes(nodes, data).map(|_| ())
     }
@@ -75,9 +69,6 @@ impl<'a> Run<'a> {
 
     fn in_order(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
         for node in nodes {
-            if self.stopped {
-                return Ok(Flow::Break);
-            }
             self.steps_left = self.steps_left.checked_sub(1).ok_or(GoTemplateError::Steps)?;
             let flow = self.node(node, dot)?;
             if flow != Flow::On {
@@ -95,7 +86,6 @@ impl<'a> Run<'a> {
                 if pipeline.to.is_none() {
                     self.write(&functions::shown(&value))?;
                 }
-                self.stopped |= self.stops_at_response && mentions_response(pipeline);
             }
             Node::If(branches, otherwise) => {
                 let n_variables = self.variables.len();
@@ -311,13 +301,4 @@ fn snake_case(name: &str) -> String {
         out.extend(c.to_lowercase());
     }
     out
-}
-
-fn mentions_response(pipeline: &Pipeline) -> bool {
-    let of_term = |term: &Term| match &term.base {
-        Base::Group(inner) => mentions_response(inner),
-        Base::Dot | Base::Variable(_) => term.fields.first().is_some_and(|name| name == "Response"),
-        _ => false,
-    };
-    pipeline.commands.iter().flatten().any(of_term)
 }
