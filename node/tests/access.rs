@@ -8,6 +8,9 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
 use daemon::{Daemon, Reply, command, endless, eventually};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
@@ -118,6 +121,34 @@ fn h04_h06_tokens_for_everything() {
     assert_eq!(d.send("GET", "/api/tags", &[("Authorization", &with_read)], "").status, 200);
     Store::open(&d.models.path().join("state")).unwrap().revoke_token("r").unwrap();
     assert_eq!(d.send("GET", "/api/tags", &[("Authorization", &with_read)], "").status, 401, "revoked while the daemon runs");
+}
+
+/// Tokens here are opaque. What looks like one with claims is unknown, whatever it claims and however it is signed.
+#[test]
+fn h05_tokens_with_claims() {
+    let d = Daemon::start_with(&[("LANTERN_ACCESS", "tokens")]);
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = part(json!({ "sub": "admin", "scope": "mcp:admin", "exp": 4_102_444_800u64 }));
+    let forged = |head: Value, signature: &str| format!("{}.{claims}.{signature}", part(head));
+    for token in [
+        forged(json!({ "alg": "none" }), ""),
+        forged(json!({ "alg": "HS256", "typ": "JWT" }), &BASE64_URL_SAFE_NO_PAD.encode([7; 32])),
+        forged(json!({ "alg": "RS256", "kid": "../../../../dev/null" }), &BASE64_URL_SAFE_NO_PAD.encode([7; 256])),
+        forged(json!({ "alg": "RS256", "jku": "http://127.0.0.1:1/keys.json" }), &BASE64_URL_SAFE_NO_PAD.encode([7; 256])),
+        format!("ltn_{}", forged(json!({ "alg": "none" }), "")),
+    ] {
+        for header in ["Authorization", "x-api-key"] {
+            let value = if header == "Authorization" { format!("Bearer {token}") } else { token.clone() };
+            let reply = d.send("GET", "/api/tags", &[(header, &value)], "");
+            assert_eq!(reply.status, 401, "{header}: {token}: {}", reply.body);
+            assert!(!reply.body.contains(&claims), "a token is not repeated");
+        }
+    }
+    // A mebibyte of token is more than a head may have.
+    let long = format!("Bearer {}", "x".repeat(1 << 20));
+    let mut told = String::new();
+    _ = d.open("GET", "/api/tags", &[("Authorization", &long)], b"").read_to_string(&mut told);
+    assert!(told.is_empty() || told.starts_with("HTTP/1.1 431"), "{told}");
 }
 
 #[test]

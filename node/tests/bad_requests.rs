@@ -309,3 +309,20 @@ fn c06_compressed_bodies() {
         assert!(d.anonymous_bytes().saturating_sub(before) < 64 << 20);
     });
 }
+
+/// Grammars are taken as JSON Schemas only; the text of one is never compiled.
+#[test]
+fn f09_grammars_as_text() {
+    row(|d| {
+        let nested = format!("root ::= {}\"a\"{}", "(".repeat(60_000), ")".repeat(60_000));
+        for grammar in [nested.as_str(), "root ::= root \"a\"", "root ::= (\"\")*"] {
+            let reply = d.post("/api/chat", &with(|body| body["format"] = json!(grammar)));
+            check(&reply, 500, "expected \"json\" or a valid JSON Schema object");
+            let custom = json!([{ "type": "custom", "custom": { "name": "c", "format": { "type": "grammar",
+                "grammar": { "syntax": "lark", "definition": grammar } } } }]);
+            assert_eq!(d.post("/v1/chat/completions", &with(|body| body["tools"] = custom.clone())).status, 400);
+            let told = d.post("/api/generate", &with(|body| body["options"]["grammar"] = json!(grammar)));
+            assert_eq!(told.json()["response"], canary(d), "an option that does not exist changes nothing");
+        }
+    });
+}

@@ -153,6 +153,28 @@ fn d07_d10_what_is_no_request() {
     });
 }
 
+/// HTTP/2 is off: whoever begins it, or resets a thousand streams of it, has lost the connection.
+#[test]
+fn d08_http_2_however_it_begins() {
+    row(|d| {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        // A HEADERS frame without END_HEADERS for each odd stream, and a RST_STREAM behind it.
+        let frames = |n: u32| {
+            (0..n).map(|i| 2 * i + 1).flat_map(|stream| {
+                let [a, b, c, e] = stream.to_be_bytes();
+                [&[0, 0, 1, 1, 0, a, b, c, e, 0x82][..], &[0, 0, 4, 3, 0, a, b, c, e, 0, 0, 0, 8]].concat()
+            })
+        };
+        let flood: Vec<u8> = preface.iter().copied().chain(frames(1000)).collect();
+        for _ in 0..50 {
+            let told = answer(d, &flood);
+            assert!(told.is_empty() || told.starts_with("HTTP/1.1 400"), "{told}");
+        }
+        let upgrade = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAoAAA")];
+        assert_eq!(d.send("GET", "/api/version", &upgrade, "").status, 200, "nothing is upgraded");
+    });
+}
+
 /// Another machine has 64 connections, this one the rest. Addresses of the loopback net stand for other machines.
 #[test]
 fn d09_connections_from_one_address() {

@@ -52,31 +52,21 @@ pub(crate) async fn check(need: Need, mut request: Request, next: Next) -> Respo
 pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let too_long = || ApiError {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        message: format!("the request's body is larger than {} MiB", BODY_BYTES_MAX >> 20),
-    };
     if announced.is_some_and(|len| len > BODY_BYTES_MAX as u64) {
         return refuse(parts.uri.path(), too_long());
     }
     let expected = announced.unwrap_or(BODY_BYTES_MAX as u64) as usize;
-    let _room = match (expected > LARGE_BODY).then(|| LARGE_BODIES.try_acquire_many((expected >> 10) as u32)).transpose() {
-        Ok(room) => room,
-        Err(_) => {
-            let message = "too many large requests are on their way; try again in a moment".to_owned();
-            return refuse(parts.uri.path(), ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message });
-        }
+    let room = (expected > LARGE_BODY).then(|| LARGE_BODIES.try_acquire_many((expected >> 10) as u32)).transpose();
+    let Ok(_room) = room else {
+        let message = "too many large requests are on their way; try again in a moment".to_owned();
+        return refuse(parts.uri.path(), ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message });
     };
-    let body = to_bytes(body, BODY_BYTES_MAX).await.map(|bytes| expanded(bytes, &parts.headers));
-    let (response, is_large) = match body {
-        Ok(Ok(Some(bytes))) => {
+    let (response, is_large) = match bytes_of(body, &parts.headers).await {
+        Ok(bytes) => {
             let is_large = bytes.len() > LARGE_BODY;
             (next.run(Request::from_parts(parts, Body::from(bytes))).await, is_large)
         }
-        Ok(Ok(None)) => (refuse(parts.uri.path(), too_long()), true),
-        Ok(Err(error)) => (refuse(parts.uri.path(), error), true),
-        Err(error) if is_length(&error) => (refuse(parts.uri.path(), too_long()), true),
-        Err(_) => (refuse(parts.uri.path(), ApiError::bad_request("the request's body broke off or did not come")), true),
+        Err(error) => (refuse(parts.uri.path(), error), true),
     };
     if is_large {
         // It came in thousands of pieces, whose memory the C library would keep.
@@ -85,11 +75,27 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     response
 }
 
-/// The bytes of a body that may be compressed as Codex does it; `None` when they are too many.
-fn expanded(bytes: Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, ApiError> {
+fn too_long() -> ApiError {
+    ApiError {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        message: format!("the request's body is larger than {} MiB", BODY_BYTES_MAX >> 20),
+    }
+}
+
+/// The whole of a body.
+async fn bytes_of(body: Body, headers: &HeaderMap) -> Result<Bytes, ApiError> {
+    match to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(bytes) => expanded(bytes, headers),
+        Err(error) if std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>()) => Err(too_long()),
+        Err(_) => Err(ApiError::bad_request("the request's body broke off or did not come")),
+    }
+}
+
+/// The bytes of a body that may be compressed as Codex does it.
+fn expanded(bytes: Bytes, headers: &HeaderMap) -> Result<Bytes, ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("identity").trim();
     if encoding.eq_ignore_ascii_case("identity") {
-        return Ok(Some(bytes));
+        return Ok(bytes);
     }
     if !encoding.eq_ignore_ascii_case("zstd") {
         let message = format!("a body compressed by {encoding:.40} cannot be read; zstd can");
@@ -103,12 +109,7 @@ fn expanded(bytes: Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, ApiError
         decoder.take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut out)
     })
     .map_err(|_| damaged())?;
-    Ok((out.len() <= BODY_BYTES_MAX).then(|| out.into()))
-}
-
-/// Whether a body was refused for its length.
-fn is_length(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
+    if out.len() > BODY_BYTES_MAX { Err(too_long()) } else { Ok(out.into()) }
 }
 
 /// An error as the dialect of a path spells it.

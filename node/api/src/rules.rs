@@ -40,6 +40,8 @@ pub(crate) async fn apply(State((app, paths)): State<(App, Arc<[&'static str]>)>
         _ if preflight && app.loopback && is_name(&host) => StatusCode::NO_CONTENT.into_response(),
         _ => serve(request, next, &paths).await,
     };
+    // What a model writes is never taken for a page, wherever a browser opens it.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(origin) = cross {
         let headers = response.headers_mut();
         if verdict == OriginVerdict::AllowedAll {

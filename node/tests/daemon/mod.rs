@@ -95,9 +95,8 @@ impl Daemon {
             if headers.iter().any(|(name, _)| *name == "Host") { String::new() } else { format!("Host: {}\r\n", self.address) };
         let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("{method} {path} HTTP/1.1\r\n{host}{more}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream.write_all(head.as_bytes()).unwrap();
         // A server that refuses early may close before it has read everything.
-        _ = stream.write_all(body);
+        _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         stream
     }
 

@@ -41,6 +41,9 @@ pub(super) fn think(fields: &Fields, found: &Found, verb: &str) -> Result<Option
     }
 }
 
+/// Characters of what a client sent that an error repeats.
+const SHOWN_CHARACTERS: usize = 200;
+
 /// What the answer must be.
 pub(super) fn format(fields: &Fields) -> Result<Option<Constraint>, ApiError> {
     match fields.get("format") {
@@ -49,7 +52,8 @@ pub(super) fn format(fields: &Fields) -> Result<Option<Constraint>, ApiError> {
         Some(Value::String(format)) if format == "json" => Ok(Some(Constraint::Json)),
         Some(schema @ Value::Object(_)) => Ok(Some(Constraint::Schema(schema.clone()))),
         Some(other) => {
-            let message = format!("invalid format: {:?}; expected \"json\" or a valid JSON Schema object", other.to_string());
+            let shown: String = other.to_string().chars().take(SHOWN_CHARACTERS).collect();
+            let message = format!("invalid format: {shown:?}; expected \"json\" or a valid JSON Schema object");
             Err(ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, message })
         }
     }
