@@ -5,15 +5,14 @@
 
 mod daemon;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use daemon::{Daemon, eventually};
 use kernels::QuantType;
 use serde_json::json;
-use testkit::{Random, Shape, digest, tiny_model};
+use testkit::{Asked, Random, Shape, digest, manifest, serve, tiny_model};
 
 const N_KILLS: usize = 20;
 
@@ -68,54 +67,29 @@ impl Allowed {
 }
 
 fn registry(weights: Vec<u8>) -> Registry {
-    let config = br#"{"model_format":"gguf","model_family":"llama"}"#.to_vec();
-    let layer = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": layer("application/vnd.docker.container.image.v1+json", &config),
-        "layers": [layer("application/vnd.ollama.image.model", &weights)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let (blob, weights) = (digest(&weights), Arc::new(weights));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let config = br#"{"model_format":"gguf","model_family":"llama"}"#;
+    let (manifest, blob) = (manifest(config, &weights, weights.len()), digest(&weights));
     let (allowed, begun) = (Arc::new(Allowed::default()), Arc::new(Mutex::new(Vec::new())));
     let (shared, log) = (allowed.clone(), begun.clone());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-            // A client that was killed may not have asked yet.
-            let Some(path) = lines.next().and_then(|line| line.split(' ').nth(1).map(String::from)) else { continue };
-            let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
-                let line = line.to_lowercase();
-                let (from, to) = line.strip_prefix("range: bytes=")?.split_once('-')?;
-                Some((from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap()))
-            });
-            if path.ends_with(&blob) {
-                let (from, to) = range.unwrap();
-                log.lock().unwrap().push(from);
-                let (weights, allowed, client) = (weights.clone(), shared.clone(), shared.client());
-                std::thread::spawn(move || send_allowed(stream, &weights[from..=to], client, &allowed));
-            } else {
-                let body = if path.contains("/blobs/") { &config } else { &manifest };
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-            }
+    let address = serve(move |mut asked| {
+        if !asked.path.ends_with(&blob) {
+            return asked.answer("200 OK", if asked.path.contains("/blobs/") { config } else { &manifest });
         }
+        let (from, to) = asked.range.unwrap();
+        let client = shared.client();
+        log.lock().unwrap().push(from);
+        send_allowed(asked, &weights[from..=to], client, &shared);
     });
     Registry { address, allowed, begun }
 }
 
-fn send_allowed(mut stream: TcpStream, mut bytes: &[u8], client: usize, allowed: &Allowed) {
-    let head = format!("HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+fn send_allowed(mut asked: Asked, mut bytes: &[u8], client: usize, allowed: &Allowed) {
     // The client may be gone already, which is what the test is about.
-    let mut sent = stream.write_all(head.as_bytes());
+    let mut sent = asked.head("206 Partial Content", bytes.len());
     while sent.is_ok() && !bytes.is_empty() {
         let Some(n) = allowed.take(client, bytes.len().min(16 << 10)) else { return };
         let (now, later) = bytes.split_at(n);
-        sent = stream.write_all(now);
+        sent = asked.stream.write_all(now);
         bytes = later;
     }
 }

@@ -5,14 +5,14 @@
 
 mod daemon;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 
 use daemon::{endless, eventually, row, row_with};
 use kernels::QuantType;
 use serde_json::{Value, json};
-use testkit::{Shape, digest, tiny_model};
+use testkit::{Shape, digest, manifest, serve, tiny_model};
 
 /// A registry with one model, which holds back the second half of its weights until it is opened.
 struct Registry {
@@ -25,49 +25,26 @@ struct Registry {
 impl Registry {
     fn new() -> Registry {
         let weights = tiny_model(&Shape::tiny("llama"), QuantType::Q8_0, 4).bytes();
-        let config = br#"{"model_format":"gguf","model_family":"llama"}"#.to_vec();
-        let layer = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-            "config": layer("application/vnd.docker.container.image.v1+json", &config),
-            "layers": [layer("application/vnd.ollama.image.model", &weights)],
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let config = br#"{"model_format":"gguf","model_family":"llama"}"#;
+        let manifest = manifest(config, &weights, weights.len());
         let (gate, n_asked) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(Mutex::new(0)));
-        let (held, asked) = (gate.clone(), n_asked.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-                let Some(path) = lines.next().and_then(|line| line.split(' ').nth(1).map(String::from)) else { continue };
-                let range = lines
-                    .take_while(|line| !line.is_empty())
-                    .find_map(|line| line.to_lowercase().strip_prefix("range: bytes=")?.split_once('-')?.0.parse::<usize>().ok());
-                let is_weights = path.ends_with(&digest(&weights));
-                let body = match () {
-                    () if is_weights => weights[range.unwrap_or(0)..].to_vec(),
-                    () if path.contains("/blobs/") => config.clone(),
-                    () => manifest.clone(),
-                };
-                *asked.lock().unwrap() += usize::from(is_weights);
-                let held = held.clone();
-                std::thread::spawn(move || {
-                    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
-                    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                    let (first, second) = body.split_at(body.len() / 2);
-                    _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first));
-                    let mut open = held.0.lock().unwrap();
-                    while is_weights && !*open {
-                        open = held.1.wait(open).unwrap();
-                    }
-                    drop(open);
-                    // The client may have gone.
-                    _ = stream.write_all(second);
-                });
+        let (held, asked_for) = (gate.clone(), n_asked.clone());
+        let address = serve(move |mut asked| {
+            if !asked.path.ends_with(&digest(&weights)) {
+                return asked.answer("200 OK", if asked.path.contains("/blobs/") { config } else { &manifest });
             }
+            *asked_for.lock().unwrap() += 1;
+            let status = if asked.range.is_some() { "206 Partial Content" } else { "200 OK" };
+            let body = &weights[asked.range.map_or(0, |(from, _)| from)..];
+            let (first, second) = body.split_at(body.len() / 2);
+            // The client may have gone.
+            _ = asked.head(status, body.len()).and_then(|()| asked.stream.write_all(first));
+            let mut open = held.0.lock().unwrap();
+            while !*open {
+                open = held.1.wait(open).unwrap();
+            }
+            drop(open);
+            _ = asked.stream.write_all(second);
         });
         Registry { address, gate, n_asked }
     }

@@ -9,11 +9,9 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use catalog::{ModelName, Progress, Registry, Store};
-use serde_json::json;
 use server::{CONFIG, Reply, Server, pull, registry, serve, weights};
-use testkit::digest;
+use testkit::{digest, manifest};
 
-const MODEL: &str = "application/vnd.ollama.image.model";
 /// What a part of a layer below 64 MiB is.
 const PART: usize = 4 << 20;
 
@@ -22,23 +20,11 @@ fn large() -> Vec<u8> {
     (0..(5 * PART / 8) as u32).flat_map(u32::to_le_bytes).collect()
 }
 
-fn manifest(weights: &[u8], size: usize) -> Vec<u8> {
-    let layer = |kind: &str, bytes: &[u8], size: usize| json!({ "mediaType": kind, "digest": digest(bytes), "size": size });
-    json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": layer("application/vnd.docker.container.image.v1+json", CONFIG, CONFIG.len()),
-        "layers": [layer(MODEL, weights, size)],
-    })
-    .to_string()
-    .into_bytes()
-}
-
 /// A registry with one large model.
 fn large_registry(reply: impl Fn(Vec<u8>) -> Reply) -> (Server, String) {
     let blob = format!("/v2/library/large/blobs/{}", digest(&large()));
     let server = serve(HashMap::from([
-        ("/v2/library/large/manifests/latest".to_owned(), Reply::Bytes(manifest(&large(), large().len()))),
+        ("/v2/library/large/manifests/latest".to_owned(), Reply::Bytes(manifest(CONFIG, &large(), large().len()))),
         (blob.clone(), reply(large())),
         (format!("/v2/library/large/blobs/{}", digest(CONFIG)), Reply::Bytes(CONFIG.to_vec())),
     ]));
@@ -180,7 +166,7 @@ async fn tokens_of_the_hub() {
 async fn c20_what_the_disk_cannot_hold_is_not_fetched() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
-    let manifest = manifest(&weights(), 1 << 43);
+    let manifest = manifest(CONFIG, &weights(), 1 << 43);
     let server = serve(HashMap::from([("/v2/library/vast/manifests/latest".to_owned(), Reply::Bytes(manifest))]));
     let error = pull(&server, &store, "vast").await.0.unwrap_err().to_string();
     assert!(error.starts_with("the model needs 8192.0 GiB of disk, ") && error.contains(" of them are kept so"), "{error}");
@@ -193,7 +179,7 @@ async fn names_of_the_list() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(folder.path());
     let path = "/v2/Qwen/Qwen3-0.6B-GGUF/manifests/Q8_0".to_owned();
-    let server = serve(HashMap::from([(path.clone(), Reply::Bytes(manifest(&weights(), weights().len())))]));
+    let server = serve(HashMap::from([(path.clone(), Reply::Bytes(manifest(CONFIG, &weights(), weights().len())))]));
     let registry = Registry::new(catalog::REGISTRY, &server.address).unwrap();
     let error = registry.pull(&store, &ModelName::parse("qwen3:0.6b").unwrap(), |_| {}).await.unwrap_err().to_string();
     assert!(error.starts_with("the file is not the one that is listed: want sha256:9465e63a22add535"), "{error}");
@@ -205,7 +191,7 @@ async fn names_of_the_list() {
 
 fn registry_with_qwen() -> Server {
     let blob = |bytes: &[u8]| (format!("/v2/library/qwen3/blobs/{}", digest(bytes)), Reply::Bytes(bytes.to_vec()));
-    let manifest = manifest(&weights(), weights().len());
+    let manifest = manifest(CONFIG, &weights(), weights().len());
     let replies = [("/v2/library/qwen3/manifests/0.6b".to_owned(), Reply::Bytes(manifest)), blob(&weights()), blob(CONFIG)];
     serve(HashMap::from(replies))
 }

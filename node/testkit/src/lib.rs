@@ -1,5 +1,5 @@
 //! Tiny seeded GGUF files for tests: a header writer that can also write what no sane tool would, and random models of
-//! each family and quant type.
+//! each family and quant type; and a server to pull them from.
 
 mod data;
 mod digest;
@@ -8,6 +8,7 @@ mod gguf;
 mod model;
 mod random;
 mod script;
+mod server;
 
 pub use data::test_data;
 pub use digest::digest;
@@ -16,3 +17,4 @@ pub use gguf::{GgufWriter, Item};
 pub use model::{EXPERTS, PHI3_N_CTX_ORIGINAL, Shape, dequantized, tiny_model, write_model};
 pub use random::{Random, random_weights};
 pub use script::{Said, script_model};
+pub use server::{Asked, manifest, serve};
