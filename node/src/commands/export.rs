@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use catalog::{ModelName, Store};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::table;
@@ -20,9 +19,7 @@ pub(super) fn export(config: &Config, model: &str, file: Option<&Path>, as_json:
     store.find(&name)?;
     // A file that is there is somebody's.
     let out = OpenOptions::new().write(true).create_new(true).open(&file).with_context(|| format!("cannot write {shown}"))?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
-    bar.set_message(format!("exporting {name}"));
+    let bar = table::bar(0, format!("exporting {name}"));
     let written = store.export(&name, BufWriter::new(&out), &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);

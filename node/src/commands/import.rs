@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use catalog::{Facts, ModelName, Store};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use scheduler::Description;
 use serde_json::json;
 
@@ -17,9 +17,7 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>, as_json: 
     let shown = file.display();
     let mut source = File::open(file).with_context(|| format!("cannot open {shown}"))?;
     let n_bytes = source.metadata()?.len();
-    let bar = ProgressBar::new(n_bytes);
-    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
-    bar.set_message(format!("importing {shown}"));
+    let bar = table::bar(n_bytes, format!("importing {shown}"));
     if is_archive(&mut source)? {
         return unpack(config, source, &shown.to_string(), name, &bar, as_json);
     }

@@ -1,9 +1,9 @@
 //! `lantern pull`: a model from a registry, with a bar for each layer.
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::table;
 use crate::client::Client;
 use crate::config::Config;
 
@@ -20,8 +20,7 @@ pub(super) async fn pull(config: &Config, model: &str, as_json: bool) -> Result<
 pub(super) async fn follow(client: &Client, path: &str, body: Value, model: &str, as_json: bool) -> Result<()> {
     let verb = path.trim_start_matches("/api/");
     let mut lines = client.lines(path, body).await?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")?.progress_chars("=> "));
+    let bar = table::bar(0, "");
     while let Some(object) = lines.next().await.with_context(|| format!("cannot {verb} {model}"))? {
         if as_json {
             println!("{object}");

@@ -1,4 +1,6 @@
-//! Rows of text in columns, and amounts for people.
+//! Rows of text in columns, amounts and progress for people.
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Prints rows under a head, columns as wide as their widest cell.
 pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
@@ -21,4 +23,12 @@ pub(super) fn bytes(n: u64) -> String {
         _ if n >= 1e3 => format!("{:.0} kB", n / 1e3),
         _ => format!("{n} B"),
     }
+}
+
+/// A bar for so many bytes, on the error output of a terminal.
+pub(super) fn bar(n_bytes: u64, message: impl Into<String>) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left");
+    let bar = ProgressBar::new(n_bytes).with_message(message.into());
+    bar.set_style(style.expect("the template is right").progress_chars("=> "));
+    bar
 }
