@@ -45,10 +45,16 @@ def conversations():
         for name, given in json.load(file)["conversations"].items():
             yield name, {"messages": [message(m) for m in given["messages"]], "tools": given.get("tools", [])}
     union = {"type": "function", "function": {"name": "pick", "description": "Pick <one> & more", "parameters": {"type": "object", "required": [],
-             "properties": {"which": {"type": ["string", "null"], "enum": ["a", 1, True]}, "all": {"type": "array", "items": {"type": "integer"}}}}}}
+             "properties": {"which": {"type": ["string", "null"], "enum": ["a", 1, True]}, "one": {"type": ["string"], "description": ""},
+             "any": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "all": {"type": "array", "items": {"type": "integer"}}}}}}
     yield "types", {"messages": [{"role": "user", "content": "Pick."}], "tools": [union]}
     yield "documents", {"messages": [{"role": "control", "content": "thinking"}, {"role": "document 1", "content": "It is red."},
                                      {"role": "document 2", "content": "It is blue."}, {"role": "user", "content": "Which colour?"}]}
+    yield "cyrillic", {"messages": [{"role": "user", "content": "Привет, как дела сегодня?"}, {"role": "assistant", "content": "Хорошо."},
+                                    {"role": "user", "content": "Größe — 12 µm, 日本語で?"}]}
+    arguments = {"b": {"d": 1, "c": [2, {"f": 3, "e": None}]}, "a": "<x>"}
+    yield "nested_arguments", {"messages": [{"role": "user", "content": "Pick."}, {"role": "assistant", "content": "", "tool_calls": [
+        {"function": {"name": "pick", "arguments": arguments}}]}, {"role": "tool", "tool_name": "pick", "content": "ok"}], "tools": [union]}
     yield "late_system", {"messages": [{"role": "user", "content": "One."}, {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Two."}]}
 
 
@@ -75,7 +81,9 @@ def cases():
             yield entry["name"] + ", gap", {"template": template, **gap}, "/api/generate", {"model": MODEL, **gap}
 
 
-n_equal, n_refused, n_failed, wrong = 0, 0, 0, []
+# What Go itself cannot fill in: `.Tools` is asked of a message.
+GO_FAILS = {f"library/llama4:latest, {name}, think None" for name in ("tools", "tool_call", "nested_arguments")}
+n_refused, failed, wrong, equal = 0, set(), [], {}
 filler = subprocess.Popen([FILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 for what, case, path, body in cases():
     status, reply = post(path, body | {"_debug_render_only": True, "stream": False, "truncate": False})
@@ -88,20 +96,23 @@ for what, case, path, body in cases():
     expected = json.loads(filler.stdout.readline())
     assert status != 200 or "_debug_info" in reply, (what, reply)
     if "error" in expected:
-        n_failed += 1
+        failed.add(what)
         continue
     if case.get("think") is False and expected["text"].endswith("<think>\n"):
         # Templates without a switch: Lantern tells the model that it has thought already.
         expected["text"] += "\n</think>\n\n"
     found = {"text": reply["_debug_info"]["rendered_template"]} if status == 200 else {"error": reply["error"]}
     if found == expected:
-        n_equal += 1
+        equal[what.split(",")[0]] = equal.get(what.split(",")[0], 0) + 1
     else:
         wrong.append((what, expected, found))
 for what, expected, found in wrong[:10]:
     parts = [next(iter(given.values())) for given in (expected, found)]
     same = next((i for i, (a, b) in enumerate(zip(*parts)) if a != b), min(map(len, parts)))
     print(f"{what}, at character {same}\n  Go:      {parts[0][same - 40:same + 80]!r}\n  Lantern: {parts[1][same - 40:same + 80]!r}", file=sys.stderr)
-print(f"{n_equal} prompts as Go writes them, {n_refused} refused for tools the template does not show, "
-      f"{n_failed} that Go cannot fill in, {len(wrong)} others")
-sys.exit(bool(wrong) or n_failed > 5)
+print(f"{sum(equal.values())} prompts of {len(equal)} templates as Go writes them, {n_refused} refused for tools the template does not show, "
+      f"{len(failed)} that Go cannot fill in, {len(wrong)} others")
+names = {entry["name"] for entry in json.load(open(TEMPLATES, encoding="utf-8"))}
+assert len(names) > 90 and set(equal) == names, names - set(equal)
+assert failed <= GO_FAILS, failed - GO_FAILS
+sys.exit(bool(wrong))

@@ -66,7 +66,10 @@ func (t types) MarshalJSON() ([]byte, error) {
 }
 
 func (t types) String() string {
-	if len(t) == 1 {
+	switch len(t) {
+	case 0:
+		return ""
+	case 1:
 		return t[0]
 	}
 	return fmt.Sprint([]string(t))
@@ -194,8 +197,8 @@ func fill(c oneCase) (string, error) {
 			"Tools": c.Tools, "Think": thinks, "ThinkLevel": level, "IsThinkSet": c.Think != nil}
 	}
 	if c.Suffix != "" {
-		err = parsed.Execute(&out, map[string]any{"Prompt": c.Prompt, "Suffix": c.Suffix, "Response": "", "Think": false,
-			"ThinkLevel": "", "IsThinkSet": false})
+		err = parsed.Execute(&out, map[string]any{"Prompt": c.Prompt, "Suffix": c.Suffix, "Response": "", "Think": thinks,
+			"ThinkLevel": level, "IsThinkSet": c.Think != nil})
 		return out.String(), err
 	}
 	if strings.Contains(source, ".Messages") {

@@ -2,6 +2,7 @@
 //! be reached from one, and steps and output are bounded.
 
 mod cut;
+mod datum;
 mod functions;
 mod lex;
 mod parse;
@@ -11,6 +12,7 @@ mod tools;
 use serde_json::Value;
 
 use crate::parse::AnswerFormat;
+use datum::Datum;
 use parse::Node;
 
 /// Bytes of a template's source.
@@ -39,6 +41,8 @@ pub enum GoTemplateError {
 #[derive(Debug)]
 pub struct GoTemplate {
     root: Vec<Node>,
+    /// For the last turn, where it does not go over messages: the root up to where the answer goes.
+    last: Vec<Node>,
     /// Named by `define`.
     named: Vec<(String, Vec<Node>)>,
     source_bytes: usize,
@@ -50,14 +54,16 @@ pub struct GoTemplate {
     format: AnswerFormat,
 }
 
+/// Whether to think, and how hard, where the request says.
+pub type GoThink<'a> = Option<(bool, Option<&'a str>)>;
+
 /// What a template is filled in with.
 #[derive(Debug, Default)]
 pub struct GoConversation<'a> {
     /// Messages as objects with `role`, `content` and what else they have.
     pub messages: &'a [Value],
     pub tools: &'a [Value],
-    /// Whether to think, and how hard, where the request says.
-    pub think: Option<(bool, Option<&'a str>)>,
+    pub think: GoThink<'a>,
     /// What `currentDate` tells, as year, month and day, and the day before.
     pub dates: [String; 2],
 }
@@ -77,6 +83,7 @@ impl GoTemplate {
             root.extend(parse::parse("{{ .Response }}").map_err(GoTemplateError::Syntax)?.0);
         }
         Ok(GoTemplate {
+            last: cut::up_to_response(&root),
             root,
             named,
             source_bytes: source.len(),
@@ -112,19 +119,19 @@ impl GoTemplate {
             + Value::from(conversation.messages).to_string().len()
             + Value::from(conversation.tools).to_string().len();
         let mut run = run::Run::new(&self.named, &conversation.dates, N_STEPS_MAX, 2 * n_in + OUTPUT_BYTES_EXTRA);
-        let system: Vec<&str> = messages.iter().filter(|m| m["role"] == "system").filter_map(|m| m["content"].as_str()).collect();
-        let data = |system: &str, prompt: &str, response: &str| {
-            serde_json::json!({
-                "messages": messages, "tools": tools, "system": system, "prompt": prompt, "response": response, "suffix": "",
-                "think": conversation.think.is_some_and(|(on, _)| on),
-                "think_level": conversation.think.and_then(|(on, level)| level.or(on.then_some("medium"))).unwrap_or_default(),
-                "is_think_set": conversation.think.is_some(),
-            })
-        };
+        let think = think_flags(conversation.think);
         if self.takes_messages {
-            run.execute(&self.root, &data(&system.join("\n\n"), "", ""))?;
+            let systems: Vec<&str> =
+                messages.iter().filter(|m| m["role"] == "system").filter_map(|m| m["content"].as_str()).collect();
+            let (system, messages) = (Datum::from(systems.join("\n\n")), Datum::from(messages.as_slice()));
+            let names = [("messages", messages), ("tools", tools.as_slice().into()), ("system", system), ("response", "".into())];
+            run.execute(&self.root, &Datum::map(names.into_iter().chain(think)))?;
             return Ok(run.out);
         }
+        let turn = |system: &str, prompt: &str, response: &str| {
+            let names = [("system", system.into()), ("prompt", prompt.into()), ("response", response.into())];
+            Datum::map(names.into_iter().chain(think.clone()))
+        };
         // Once for each pair of turns; the last time only up to where the answer goes.
         let (mut system, mut prompt, mut response) = ("", "", "");
         for message in &messages {
@@ -133,7 +140,7 @@ impl GoTemplate {
             let begins =
                 role == "system" && !(prompt.is_empty() && response.is_empty()) || role == "user" && !response.is_empty();
             if begins {
-                run.execute(&self.root, &data(system, prompt, response))?;
+                run.execute(&self.root, &turn(system, prompt, response))?;
                 (system, prompt, response) = ("", "", "");
             }
             match role {
@@ -144,7 +151,7 @@ impl GoTemplate {
                 _ => {}
             }
         }
-        run.execute(&cut::up_to_response(&self.root), &data(system, prompt, response))?;
+        run.execute(&self.last, &turn(system, prompt, response))?;
         Ok(run.out)
     }
 
@@ -152,39 +159,54 @@ impl GoTemplate {
     ///
     /// # Errors
     /// As [`GoTemplate::render`].
-    pub fn render_gap(&self, prompt: &str, suffix: &str) -> Result<String, GoTemplateError> {
+    pub fn render_gap(&self, prompt: &str, suffix: &str, think: GoThink) -> Result<String, GoTemplateError> {
         let dates = [String::new(), String::new()];
         let limit = 2 * (self.source_bytes + prompt.len() + suffix.len()) + OUTPUT_BYTES_EXTRA;
         let mut run = run::Run::new(&self.named, &dates, N_STEPS_MAX, limit);
-        run.execute(&self.root, &serde_json::json!({ "prompt": prompt, "suffix": suffix, "response": "" }))?;
+        let names = [("prompt", prompt.into()), ("suffix", suffix.into()), ("response", "".into())];
+        run.execute(&self.root, &Datum::map(names.into_iter().chain(think_flags(think))))?;
         Ok(run.out)
     }
 }
 
+/// What a template may ask of thinking.
+fn think_flags(think: GoThink) -> [(&'static str, Datum); 3] {
+    let level = think.and_then(|(on, level)| level.or(on.then_some("medium"))).unwrap_or_default();
+    [("think", think.is_some_and(|(on, _)| on).into()), ("think_level", level.into()), ("is_think_set", think.is_some().into())]
+}
+
 /// Messages in which those of one role that follow each other are one, except results of tools; arguments of calls by name.
+/// The calls of such messages are all kept, where Go keeps those of the first.
 fn collated(messages: &[Value]) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::with_capacity(messages.len());
     for message in messages {
         let mut message = message.clone();
         for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(Value::Object(arguments)) = call["function"].get_mut("arguments") {
-                arguments.sort_keys();
+            if let Some(Value::Object(function)) = call.get_mut("function") {
+                function.entry("index").or_insert(0.into());
+                function.get_mut("arguments").into_iter().for_each(Value::sort_all_objects);
             }
         }
         match all.last_mut() {
-            Some(last) if last["role"] == message["role"] && last["role"] != "tool" => {
-                let texts = [&*last, &message].map(|m| m["content"].as_str().unwrap_or_default());
-                last["content"] = Value::from(texts.join("\n\n"));
-                if let Value::Object(fields) = message {
-                    let known = last.as_object_mut().expect("messages are objects");
-                    fields
-                        .into_iter()
-                        .filter(|(key, _)| key != "content" && key != "role")
-                        .for_each(|(k, v)| _ = known.insert(k, v));
-                }
-            }
+            Some(last) if last["role"] == message["role"] && last["role"] != "tool" => merge(last, &message),
             _ => all.push(message),
         }
     }
     all
+}
+
+/// Adds what a message says, and the calls it makes, to the one before.
+fn merge(last: &mut Value, message: &Value) {
+    if !last["content"].is_string() {
+        last["content"] = "".into();
+    }
+    if let Value::String(text) = &mut last["content"] {
+        text.push_str("\n\n");
+        text.push_str(message["content"].as_str().unwrap_or_default());
+    }
+    let Some(calls) = message["tool_calls"].as_array() else { return };
+    match last["tool_calls"].as_array_mut() {
+        Some(known) => known.extend_from_slice(calls),
+        None => last["tool_calls"] = calls.as_slice().into(),
+    }
 }

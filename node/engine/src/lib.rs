@@ -28,7 +28,7 @@ mod tokenizer;
 pub use candle_core::quantized::gguf_file::Value as MetadataValue;
 pub use embed::{EmbedError, Embedding, Pooling};
 pub use gguf::{Header, HeaderError, TensorInfo};
-pub use go::{GoConversation, GoTemplate, GoTemplateError};
+pub use go::{GoConversation, GoTemplate, GoTemplateError, GoThink};
 pub use grammar::{Constraint, Grammar, GrammarError, Grammars};
 pub use hyperparams::{FAMILIES, Hyperparams, HyperparamsError};
 pub use kernels::{KvType, Level, Pool, QuantType, Threads, dot_peak, read_bandwidth};

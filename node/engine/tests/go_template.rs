@@ -46,6 +46,7 @@ fn what_the_language_has() {
     );
     check("{{ printf \"%s-%d-%q\" \"a\" 3 \"b\" }} {{ \"x\" | print \"y\" }}", "a-3-\"b\" yx");
     check("{{ printf \"[%4s|%-4s|%03d|%.2f|%*s]\" \"a\" \"b\" 7 1.5 3 \"c\" }}", "[   a|b   |007|1.50|  c]");
+    check("{{ printf \"%05d\" -7 }} {{ slice \"añb\" 0 2 }} {{ slice \"añb\" 3 }}", "-0007 a\u{fffd} b");
     check("{{ len (printf \"a%*s\" 41 \"\") }} {{ print 1 2 \"x\" 3 }}", "42 1 2x3");
     check("{{ eq \"a\" \"b\" \"a\" }} {{ ne 1 2 }} {{ ge 2 2 }} {{ le \"a\" \"b\" }}", "true true true true");
     check("{{ json (index .Messages 3) }}", "{\"role\":\"user\",\"content\":\"Bye \\u003cb\\u003e\"}");
@@ -151,12 +152,35 @@ fn tools_as_go_prints_them() {
     assert_eq!(render(source, question, tools).unwrap(), "array [string null][x 1] ");
 }
 
+/// A template looks at all messages for each of them, as most do; none of it is copied.
+#[test]
+fn long_conversations() {
+    let message = |i: usize| json!({ "role": (["user", "assistant"][i % 2]), "content": "x".repeat(100) });
+    let messages: Value = (0..4096).map(message).collect();
+    let source = "{{ range $i, $_ := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}{{ .Role }}{{ end }}{{ end }}";
+    assert_eq!(render(source, messages.clone(), json!([])).unwrap(), "assistant");
+    assert_eq!(render("{{ .Prompt }}{{ .Response }}", messages, json!([])).unwrap().len(), 409_600);
+    let same: Value = (0..4096).map(|_| json!({ "role": "user", "content": "x".repeat(4000) })).collect();
+    assert_eq!(render("{{ .Prompt }}", same, json!([])).unwrap().len(), 4000 * 4096 + 2 * 4095);
+}
+
+/// What one role says in several messages is one message, and all its calls are kept.
+#[test]
+fn messages_of_one_role() {
+    let call = |name: &str| json!({ "role": "assistant", "content": name, "tool_calls": [{ "function": { "name": name, "arguments": { "b": { "d": 1, "c": 2 }, "a": 3 } } }] });
+    let messages = json!([{ "role": "user", "content": "x" }, call("one"), call("two"), { "role": "tool", "content": "y" }, { "role": "tool", "content": "z" }]);
+    let source = "{{ range .Messages }}{{ .Role }}:{{ .Content }}{{ range .ToolCalls }}[{{ .Function.Index }}{{ .Function.Name }}{{ .Function.Arguments }}]{{ end }};{{ end }}";
+    let arguments = r#"{"a":3,"b":{"c":2,"d":1}}"#;
+    let expected = format!("user:x;assistant:one\n\ntwo[0one{arguments}][0two{arguments}];tool:y;tool:z;");
+    assert_eq!(render(source, messages, json!([])).unwrap(), expected);
+}
+
 #[test]
 fn gaps_are_filled_between_prefix_and_suffix() {
     let source = "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>{{ else }}{{ .Prompt }}{{ end }}{{ .Response }}<|end|>";
     let template = GoTemplate::parse(source).unwrap();
     assert_eq!(
-        template.render_gap("a = ", "\nprint(a)").unwrap(),
+        template.render_gap("a = ", "\nprint(a)", None).unwrap(),
         "<|fim_prefix|>a = <|fim_suffix|>\nprint(a)<|fim_middle|><|end|>"
     );
 }
@@ -214,7 +238,11 @@ fn b04_f01_f02_f03_f04_broken_and_endless_templates() {
     );
     check_refused(&blocks, "deeper in each other than 200 levels");
     check_refused("{{ $x := \"aaaaaaaa\" }}{{ range 45 }}{{ $x = print $x $x }}{{ end }}{{ .Messages }}", "more than 256 MiB");
-    check_refused("{{ range 3000000 }}{{ $x := $ }}{{ end }}{{ .Messages }}", "more than 256 MiB");
+    check_refused("{{ range 3000000 }}{{ $x := $ }}{{ end }}{{ .Messages }}", "steps");
+    let compared = format!(
+        "{{{{ $x := \"{long}\" }}}}{{{{ range 100000 }}}}{{{{ if eq $x $x }}}}{{{{ end }}}}{{{{ end }}}}{{{{ .Messages }}}}"
+    );
+    check_refused(&compared, "makes and compares more than 256 MiB");
     check_refused("{{ printf \"%*s%*s\" 60000 \"\" 6000 \"\" }}", "more than 65536 characters");
     check_refused("{{ index .Messages 7 }}", "index out of range");
     check_refused("{{ .Messages }}{{ template \"nope\" }}", "not defined");

@@ -1,6 +1,6 @@
 //! From messages or text to the tokens of a prompt, cut to the context as Ollama cuts it.
 
-use engine::{AnswerFormat, AnswerParser, Conversation, GoConversation, GoTemplate, Model, Specials, TemplateError};
+use engine::{AnswerFormat, AnswerParser, Conversation, GoConversation, GoTemplate, GoThink, Model, Specials, TemplateError};
 use serde_json::{Value, json};
 
 use crate::request::{Failure, Input, Options, Think};
@@ -46,11 +46,11 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             let parser = Some(AnswerParser::new(chat.format(), &text, names, told));
             Ok(Prompt::Tokens(Tokens { tokens, parser, n_dropped, n_ctx }))
         }
-        Input::Gap { template, prompt, suffix } => {
+        Input::Gap { template, prompt, suffix, think } => {
             let texts = [json!(prompt), json!(suffix)];
             let guard = unused_mark(&texts, &[]);
             let [prompt, suffix] = texts.map(|text| model.tokenizer().guard(text.as_str().unwrap_or_default(), guard));
-            let text = template.render_gap(&prompt, &suffix).map_err(Failure::request)?;
+            let text = template.render_gap(&prompt, &suffix, go_think(think.as_ref())).map_err(Failure::request)?;
             if options.render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
@@ -167,13 +167,9 @@ impl Chat<'_> {
     }
 
     fn render_go(&self, template: &GoTemplate, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
-        let think = self.think.map(|think| match think {
-            Think::Off => (false, None),
-            Think::On(level) => (true, level.as_deref()),
-        });
         let today = jiff::Zoned::now().date();
         let dates = [today, today.yesterday().unwrap_or(today)].map(|date| date.to_string());
-        template.render(&GoConversation { messages, tools, think, dates }).map_err(Failure::request)
+        template.render(&GoConversation { messages, tools, think: go_think(self.think), dates }).map_err(Failure::request)
     }
 
     fn render_jinja(&self, messages: &[Value], tools: &[Value]) -> Result<String, Failure> {
@@ -211,6 +207,13 @@ impl Chat<'_> {
         }
         names
     }
+}
+
+fn go_think(think: Option<&Think>) -> GoThink<'_> {
+    think.map(|think| match think {
+        Think::Off => (false, None),
+        Think::On(level) => (true, level.as_deref()),
+    })
 }
 
 /// The messages with what the system says put before the first thing the user says. `None` if they do not begin so.

@@ -57,7 +57,7 @@ pub enum Input {
         truncate: bool,
     },
     /// Two texts with a gap between them, which the answer fills.
-    Gap { template: Arc<GoTemplate>, prompt: String, suffix: String },
+    Gap { template: Arc<GoTemplate>, prompt: String, suffix: String, think: Option<Think> },
     /// A prompt as it is, in which special tokens are recognised.
     Text { prompt: String, context: Vec<u32> },
 }

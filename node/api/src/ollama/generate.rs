@@ -79,7 +79,7 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
         return Ok(Input::Load);
     }
     if let Some(template) = template.clone().filter(|_| !suffix.is_empty()) {
-        return Ok(Input::Gap { template, prompt: prompt.to_owned(), suffix: suffix.to_owned() });
+        return Ok(Input::Gap { template, prompt: prompt.to_owned(), suffix: suffix.to_owned(), think });
     }
     if raw {
         return Ok(Input::Text { prompt: prompt.to_owned(), context });

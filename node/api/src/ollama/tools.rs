@@ -65,6 +65,9 @@ fn shown_property(property: &Value) -> Value {
     if let Some(Value::Object(properties)) = shown.get_mut("properties") {
         properties.values_mut().for_each(|inner| *inner = shown_property(inner));
     }
+    if let Some(Value::Array(choices)) = shown.get_mut("anyOf") {
+        choices.iter_mut().for_each(|choice| *choice = shown_property(choice));
+    }
     shown
 }
 

@@ -2,7 +2,7 @@
 
 use super::parse::{Base, Node, Pipeline, Term};
 
-/// The nodes up to the first that prints the answer, and that one. What stands behind it in the source goes, whatever a filling in
+/// The nodes up to the first that names the answer outside a condition, and that one. What stands behind it in the source goes, whatever a filling in
 /// would have reached.
 pub(super) fn up_to_response(nodes: &[Node]) -> Vec<Node> {
     kept(nodes, &mut false)
@@ -27,7 +27,7 @@ fn kept(nodes: &[Node], reached: &mut bool) -> Vec<Node> {
                 otherwise: kept(otherwise, reached),
             },
             Node::Action(pipeline) => {
-                *reached = prints_response(pipeline);
+                *reached = mentions_response(pipeline);
                 node.clone()
             }
             Node::Text(_) | Node::Template(..) | Node::Break | Node::Continue => node.clone(),
@@ -36,11 +36,12 @@ fn kept(nodes: &[Node], reached: &mut bool) -> Vec<Node> {
     all
 }
 
-fn prints_response(pipeline: &Pipeline) -> bool {
+/// Whether it names the answer, be it to print it.
+fn mentions_response(pipeline: &Pipeline) -> bool {
     let of_term = |term: &Term| match &term.base {
-        Base::Group(inner) => prints_response(inner),
-        Base::Dot | Base::Variable(_) => term.fields.first().is_some_and(|name| name == "Response"),
-        Base::Literal(_) | Base::Function(_) => false,
+        Base::Group(inner) => mentions_response(inner),
+        Base::Dot => term.fields.iter().any(|name| name == "Response"),
+        Base::Variable(_) | Base::Literal(_) | Base::Function(_) => false,
     };
     pipeline.commands.iter().flatten().any(of_term)
 }

@@ -1,8 +1,7 @@
 //! Nodes and data to text.
 
-use serde_json::Value;
-
 use super::GoTemplateError;
+use super::datum::Datum;
 use super::functions;
 use super::parse::{Base, Node, Pipeline, Term};
 
@@ -10,10 +9,10 @@ use super::parse::{Base, Node, Pipeline, Term};
 const DEPTH_MAX: usize = 64;
 /// Blocks inside blocks, those of called templates included.
 const N_BLOCKS_MAX: usize = 200;
-/// Bytes of all values that are taken, made or kept; a template of a real model takes some times its messages.
-const VALUES_BYTES_MAX: usize = 256 << 20;
-/// What a value takes beside its texts.
-const VALUE_BYTES: usize = 72;
+/// Bytes of all texts that are made and compared.
+const WORK_BYTES_MAX: usize = 256 << 20;
+/// What sorting a name among others costs beside comparing a byte.
+const SORTED_BYTES: usize = 64;
 
 /// One filling in of a template.
 pub(super) struct Run<'a> {
@@ -24,7 +23,7 @@ pub(super) struct Run<'a> {
     depth: usize,
     n_blocks: usize,
     bytes_left: usize,
-    variables: Vec<(String, Value)>,
+    variables: Vec<(String, Datum)>,
     pub(super) out: String,
 }
 
@@ -45,19 +44,19 @@ impl<'a> Run<'a> {
             limit,
             depth: 0,
             n_blocks: 0,
-            bytes_left: VALUES_BYTES_MAX,
+            bytes_left: WORK_BYTES_MAX,
             variables: Vec::new(),
             out: String::new(),
         }
     }
 
     /// Fills in nodes with `data`.
-    pub(super) fn execute(&mut self, nodes: &[Node], data: &Value) -> Result<(), GoTemplateError> {
+    pub(super) fn execute(&mut self, nodes: &[Node], data: &Datum) -> Result<(), GoTemplateError> {
         self.variables = vec![(String::new(), data.clone())];
         self.nodes(nodes, data).map(|_| ())
     }
 
-    fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
+    fn nodes(&mut self, nodes: &[Node], dot: &Datum) -> Result<Flow, GoTemplateError> {
         self.n_blocks += 1;
         if self.n_blocks > N_BLOCKS_MAX {
             return Err(GoTemplateError::Run(format!("blocks stand deeper in each other than {N_BLOCKS_MAX} levels")));
@@ -67,7 +66,7 @@ impl<'a> Run<'a> {
         flow
     }
 
-    fn in_order(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
+    fn in_order(&mut self, nodes: &[Node], dot: &Datum) -> Result<Flow, GoTemplateError> {
         for node in nodes {
             self.steps_left = self.steps_left.checked_sub(1).ok_or(GoTemplateError::Steps)?;
             let flow = self.node(node, dot)?;
@@ -78,7 +77,7 @@ impl<'a> Run<'a> {
         Ok(Flow::On)
     }
 
-    fn node(&mut self, node: &Node, dot: &Value) -> Result<Flow, GoTemplateError> {
+    fn node(&mut self, node: &Node, dot: &Datum) -> Result<Flow, GoTemplateError> {
         match node {
             Node::Text(text) => self.write(text)?,
             Node::Action(pipeline) => {
@@ -104,7 +103,7 @@ impl<'a> Run<'a> {
             }
             Node::Range { names, over, body, otherwise } => return self.range(names, over, body, otherwise, dot),
             Node::Template(name, pipeline) => {
-                let value = pipeline.as_ref().map_or(Ok(Value::Null), |pipeline| self.pipeline(pipeline, dot))?;
+                let value = pipeline.as_ref().map_or(Ok(Datum::Nothing), |pipeline| self.pipeline(pipeline, dot))?;
                 let named = self.named;
                 let (_, nodes) = named
                     .iter()
@@ -126,7 +125,7 @@ impl<'a> Run<'a> {
         Ok(Flow::On)
     }
 
-    fn scoped(&mut self, n_variables: usize, nodes: &[Node], dot: &Value) -> Result<Flow, GoTemplateError> {
+    fn scoped(&mut self, n_variables: usize, nodes: &[Node], dot: &Datum) -> Result<Flow, GoTemplateError> {
         let flow = self.nodes(nodes, dot)?;
         self.variables.truncate(n_variables);
         Ok(flow)
@@ -138,19 +137,23 @@ impl<'a> Run<'a> {
         over: &Pipeline,
         body: &[Node],
         otherwise: &[Node],
-        dot: &Value,
+        dot: &Datum,
     ) -> Result<Flow, GoTemplateError> {
         let n_variables = self.variables.len();
-        let items: Box<dyn Iterator<Item = (Value, Value)>> = match self.pipeline(over, dot)? {
-            Value::Array(items) => Box::new(items.into_iter().enumerate().map(|(index, item)| (Value::from(index), item))),
-            Value::Object(map) => {
-                let mut items: Vec<(String, Value)> = map.into_iter().collect();
-                items.sort_by(|a, b| a.0.cmp(&b.0));
-                Box::new(items.into_iter().map(|(key, item)| (Value::from(key), item)))
+        let items: Box<dyn Iterator<Item = (Datum, Datum)>> = match self.pipeline(over, dot)? {
+            Datum::List(list) => {
+                let n_items = list.items().len();
+                Box::new((0..n_items).map(move |index| (index.into(), list.items()[index].clone())))
             }
-            Value::Number(n) => Box::new((0..n.as_u64().unwrap_or(0)).map(|i| (Value::from(i), Value::from(i)))),
-            Value::Null => Box::new(std::iter::empty()),
-            other => return Err(GoTemplateError::Run(format!("range can't iterate over {other}"))),
+            Datum::Map(entries) => {
+                self.charge(SORTED_BYTES * entries.len())?;
+                let mut order: Vec<usize> = (0..entries.len()).collect();
+                order.sort_by(|a, b| entries[*a].0.cmp(&entries[*b].0));
+                Box::new(order.into_iter().map(move |at| (Datum::Text(entries[at].0.clone()), entries[at].1.clone())))
+            }
+            number @ Datum::Number(_) => Box::new((0..number.as_count().unwrap_or(0)).map(|i| (i.into(), i.into()))),
+            Datum::Nothing => Box::new(std::iter::empty()),
+            other => return Err(GoTemplateError::Run(format!("range can't go over {}", other.kind()))),
         };
         let mut items = items.peekable();
         if items.peek().is_none() {
@@ -173,15 +176,12 @@ impl<'a> Run<'a> {
         Ok(Flow::On)
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, GoTemplateError> {
+    fn pipeline(&mut self, pipeline: &Pipeline, dot: &Datum) -> Result<Datum, GoTemplateError> {
         let mut value = None;
         for command in &pipeline.commands {
             value = Some(self.command(command, value, dot)?);
         }
         let value = value.unwrap_or_default();
-        if pipeline.to.is_some() {
-            self.charge(&value)?;
-        }
         match &pipeline.to {
             Some((name, true)) => self.variables.push((name.clone(), value.clone())),
             Some((name, false)) => {
@@ -194,9 +194,9 @@ impl<'a> Run<'a> {
     }
 
     /// A function with its operands, the last of which may come through the pipe, or an operand alone.
-    fn command(&mut self, terms: &[Term], piped: Option<Value>, dot: &Value) -> Result<Value, GoTemplateError> {
+    fn command(&mut self, terms: &[Term], piped: Option<Datum>, dot: &Datum) -> Result<Datum, GoTemplateError> {
         self.steps_left = self.steps_left.checked_sub(1).ok_or(GoTemplateError::Steps)?;
-        let [first, rest @ ..] = terms else { return Ok(Value::Null) };
+        let [first, rest @ ..] = terms else { return Ok(Datum::Nothing) };
         let Base::Function(name) = &first.base else {
             return match (rest, piped) {
                 ([], None) => self.term(first, dot),
@@ -216,37 +216,33 @@ impl<'a> Run<'a> {
         }
         let mut operands = rest.iter().map(|term| self.term(term, dot)).collect::<Result<Vec<_>, _>>()?;
         operands.extend(piped);
-        // What is put together is at most as large as what it is put together from, with escapes.
-        if ["print", "println", "printf", "json"].contains(&name.as_str()) {
-            operands.iter().try_for_each(|operand| self.charge(operand))?;
+        if ["eq", "ne", "lt", "le", "gt", "ge"].contains(&name.as_str()) {
+            let mut lens = operands.iter().map(|operand| operand.as_text().map_or(0, str::len));
+            let first = lens.next().unwrap_or(0);
+            self.charge(lens.map(|len| len.min(first)).sum())?;
         }
         let value = functions::call(name, &operands, self.dates).map_err(GoTemplateError::Run)?;
-        self.charge(&value)?;
+        // Only texts are made.
+        self.charge(value.as_text().map_or(0, str::len))?;
         Ok(value)
     }
 
-    /// Counts the bytes of a value.
-    fn charge(&mut self, value: &Value) -> Result<(), GoTemplateError> {
-        let too_much = || GoTemplateError::Run(format!("its values take more than {} MiB", VALUES_BYTES_MAX >> 20));
-        self.bytes_left = self.bytes_left.checked_sub(size(value)).ok_or_else(too_much)?;
+    /// Counts bytes of work.
+    fn charge(&mut self, n_bytes: usize) -> Result<(), GoTemplateError> {
+        let too_much = || GoTemplateError::Run(format!("it makes and compares more than {} MiB", WORK_BYTES_MAX >> 20));
+        self.bytes_left = self.bytes_left.checked_sub(n_bytes).ok_or_else(too_much)?;
         Ok(())
     }
 
-    fn term(&mut self, term: &Term, dot: &Value) -> Result<Value, GoTemplateError> {
+    fn term(&mut self, term: &Term, dot: &Datum) -> Result<Datum, GoTemplateError> {
         let base = match &term.base {
-            Base::Dot => {
-                let value = fields(dot, &term.fields)?;
-                self.charge(&value)?;
-                return Ok(value);
-            }
+            Base::Dot => return fields(dot, &term.fields),
             Base::Variable(name) => {
                 let known = self.variables.iter().rfind(|(known, _)| known == name);
-                let value = &known.ok_or_else(|| GoTemplateError::Run(format!("undefined variable \"${name}\"")))?.1;
-                let value = fields(value, &term.fields)?;
-                self.charge(&value)?;
-                return Ok(value);
+                let (_, value) = known.ok_or_else(|| GoTemplateError::Run(format!("undefined variable \"${name}\"")))?;
+                return fields(value, &term.fields);
             }
-            Base::Literal(value) => value.clone(),
+            Base::Literal(value) => value.into(),
             Base::Function(name) => functions::call(name, &[], self.dates).map_err(GoTemplateError::Run)?,
             Base::Group(pipeline) => self.pipeline(pipeline, dot)?,
         };
@@ -262,29 +258,15 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Bytes of a value, about.
-fn size(value: &Value) -> usize {
-    VALUE_BYTES
-        + match value {
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(size).sum(),
-            Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
-            _ => 0,
-        }
-}
-
 /// A field of a field of a value; what is not there is nothing.
-fn fields(value: &Value, names: &[String]) -> Result<Value, GoTemplateError> {
+fn fields(value: &Datum, names: &[String]) -> Result<Datum, GoTemplateError> {
     let mut value = value;
     for (index, name) in names.iter().enumerate() {
         if name == "ToTypeScriptType" && index + 1 == names.len() {
             return functions::call("toTypeScriptType", std::slice::from_ref(value), &Default::default())
                 .map_err(GoTemplateError::Run);
         }
-        value = match value.get(name) {
-            Some(value) => value,
-            None => value.get(snake_case(name)).unwrap_or(&Value::Null),
-        };
+        value = value.get(name).or_else(|| value.get(&snake_case(name))).unwrap_or(&Datum::Nothing);
     }
     Ok(value.clone())
 }

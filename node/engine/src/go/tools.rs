@@ -15,17 +15,16 @@ pub(super) fn in_order(tools: &[Value]) -> Vec<Value> {
         .cloned()
         .map(|mut tool| {
             sort(&mut tool, &TOOL);
-            let function = &mut tool["function"];
-            sort(function, &FUNCTION);
-            if let Some(parameters) = function.get_mut("parameters") {
-                properties(parameters, &PARAMETERS);
+            if let Some(function) = tool.get_mut("function") {
+                sort(function, &FUNCTION);
+                function.get_mut("parameters").into_iter().for_each(|parameters| properties(parameters, &PARAMETERS));
             }
             tool
         })
         .collect()
 }
 
-/// Sorts what has properties, and these. Lists of nothing are left out.
+/// Sorts what has properties, and these. A list of one type is that type, and fields that hold nothing are left out.
 fn properties(value: &mut Value, fields: &[&str]) {
     sort(value, fields);
     let Value::Object(value) = value else { return };
@@ -39,7 +38,13 @@ fn properties(value: &mut Value, fields: &[&str]) {
     if let Some(Value::Array(choices)) = value.get_mut("anyOf") {
         choices.iter_mut().for_each(|choice| properties(choice, &PROPERTY));
     }
-    value.retain(|name, value| !(["required", "enum", "anyOf"].contains(&name.as_str()) && value == &Value::Array(Vec::new())));
+    if let Some([Value::String(kind)]) = value.get("type").and_then(Value::as_array).map(Vec::as_slice) {
+        value["type"] = kind.clone().into();
+    }
+    value.retain(|name, value| {
+        let is_empty = value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty);
+        !is_empty || name == "properties" || !fields.contains(&name.as_str())
+    });
 }
 
 /// Puts the fields of an object in order; others follow.

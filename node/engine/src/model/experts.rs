@@ -121,6 +121,7 @@ mod tests {
         let counts = ExpertCounts { n: 4, n_used: 2, n_ff: 1, n_ff_shared: None, normalized: true };
         let scores = [1f32.ln(), 3f32.ln(), 0.5f32.ln(), 3f32.ln()];
         let close = |found: &[(usize, f32)], expected: [(usize, f32); 2]| {
+            assert_eq!(found.len(), 2);
             assert!(found.iter().zip(expected).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6), "{found:?}");
         };
         let chosen = |counts| {
