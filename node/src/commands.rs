@@ -62,6 +62,7 @@ Environment:
   OLLAMA_MAX_QUEUE          requests that may wait [512]
   OLLAMA_ORIGINS            further web origins that may call, comma-separated
   OLLAMA_GO_TEMPLATE        false uses the template in a model's file where it has one [true]
+  OLLAMA_NOPRUNE            true keeps files in the store that no model uses any more [false]
   LANTERN_REGISTRY          where models are pulled from [https://registry.ollama.ai]
   LANTERN_HUB               where models named hf.co/USER/REPOSITORY:QUANT are pulled from [https://hf.co]
   LANTERN_PULL_HOSTS        further hosts that models may be pulled from, comma-separated

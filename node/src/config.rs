@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use access::{Mode, Origins};
 use anyhow::{Context, Result, bail};
-use catalog::{HUB, REGISTRY, Registry};
+use catalog::{HUB, REGISTRY, Registry, Store};
 use scheduler::{KeepAlive, KvType, Limits, Threads};
 
 const PORT: u16 = 11434;
@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) names: Vec<String>,
     /// Whether Go templates come before those in model files.
     pub(crate) go_templates: bool,
+    /// Whether blobs stay that no model uses any more.
+    pub(crate) keeps_unused: bool,
     /// Who may do what.
     pub(crate) mode: Mode,
     /// Where tokens are kept.
@@ -75,7 +77,8 @@ impl Config {
         let state = state(&text("LANTERN_STATE"));
         Ok(Config {
             names,
-            go_templates: !["0", "false", "f"].contains(&text("OLLAMA_GO_TEMPLATE").to_ascii_lowercase().as_str()),
+            go_templates: truth("OLLAMA_GO_TEMPLATE").unwrap_or(true),
+            keeps_unused: truth("OLLAMA_NOPRUNE").unwrap_or(false),
             mode,
             state,
             token,
@@ -89,6 +92,11 @@ impl Config {
             sessions,
             origins,
         })
+    }
+
+    /// The store of models.
+    pub(crate) fn store(&self) -> Store {
+        Store::new(&self.models).keeping_unused(self.keeps_unused)
     }
 
     /// Where clients on this machine reach the daemon.
@@ -105,6 +113,12 @@ impl Config {
 /// A variable without the spaces and quotes around it.
 fn text(name: &str) -> String {
     env::var(name).unwrap_or_default().trim().trim_matches(['"', '\'']).trim().to_owned()
+}
+
+/// Whether a variable says yes; what is neither yes nor no is yes.
+fn truth(name: &str) -> Option<bool> {
+    let text = text(name).to_ascii_lowercase();
+    (!text.is_empty()).then(|| !["0", "false", "f"].contains(&text.as_str()))
 }
 
 fn number(name: &str) -> Result<Option<usize>> {

@@ -23,8 +23,8 @@ use crate::threads;
 /// The parts wired together, without a port: what the daemon serves and what a command uses when no daemon answers. Chats that
 /// leave memory are kept in the folder `sessions`, if there is one.
 pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool) -> Result<Router> {
-    let store = Store::new(&config.models);
-    if let Err(error) = store.sweep() {
+    let store = config.store();
+    if let Err(error) = store.sweep(true) {
         tracing::warn!("half-written files could not be removed: {error}");
     }
     sweep_daily(store.clone());
@@ -66,7 +66,7 @@ fn sweep_daily(store: Store) {
             tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
             let store = store.clone();
             // It tries again tomorrow.
-            _ = tokio::task::spawn_blocking(move || store.sweep()).await;
+            _ = tokio::task::spawn_blocking(move || store.sweep(false)).await;
         }
     });
 }

@@ -187,12 +187,21 @@ fn h01_names() {
     for host in ["127.0.0.1:0", "0.0.0.0:0"] {
         let d = Daemon::start_with(&[("OLLAMA_HOST", host), ("LANTERN_NAMES", "ai.example.org, box.example")]);
         let status = |host: &str| d.send("GET", "/api/version", &[("Host", host)], "").status;
-        for allowed in
-            ["localhost", "127.0.0.1:11434", "192.168.1.7", "[::1]", "pi.local", "x.internal", "AI.example.org:80", "box.example"]
-        {
+        for allowed in [
+            "localhost",
+            "127.0.0.1:11434",
+            "192.168.1.7",
+            "[::1]",
+            "pi.local",
+            "x.internal",
+            "AI.example.org:80",
+            "box.example",
+            "8.8.8.8",
+            "[2001:db8::1]:80",
+        ] {
             assert_eq!(status(allowed), 200, "{allowed} at {host}");
         }
-        for refused in ["evil.example", "ai.example.org.evil.example", "8.8.8.8", "local"] {
+        for refused in ["evil.example", "ai.example.org.evil.example", "8.8.8.8.evil.example", "local"] {
             assert_eq!(status(refused), 403, "{refused} at {host}");
         }
     }

@@ -326,3 +326,28 @@ fn f09_grammars_as_text() {
         }
     });
 }
+
+/// Fields of another type are the client's fault, which a client that tries again after a 500 should know.
+#[test]
+fn fields_of_another_type_in_other_dialects() {
+    row(|d| {
+        let base = json!({ "model": "lantern-guide", "prompt": "x", "input": "x", "max_tokens": 1, "messages": [{ "role": "user", "content": "x" }] });
+        for (path, name, value) in [
+            ("/v1/chat/completions", "temperature", json!("hot")),
+            ("/v1/chat/completions", "max_tokens", json!("many")),
+            ("/v1/chat/completions", "seed", json!([1])),
+            ("/v1/completions", "top_p", json!({})),
+            ("/v1/responses", "max_output_tokens", json!("many")),
+            ("/v1/messages", "top_k", json!("few")),
+            ("/v1/messages", "temperature", json!(true)),
+            ("/v1/messages", "stop_sequences", json!([1])),
+            ("/v1/messages", "stop_sequences", json!("END")),
+        ] {
+            let mut body = base.clone();
+            body[name] = value;
+            let reply = d.post(path, &body);
+            let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(reply.status == 400 && told.contains(name), "{path} {name}: {} {told}", reply.status);
+        }
+    });
+}

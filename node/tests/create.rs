@@ -166,6 +166,14 @@ fn b03_g11_h03_create_from_a_model() {
         parameters.contains("temperature                    0") && parameters.contains("stop                           \"END\""),
         "{parameters}"
     );
+    // What other programs read of a model stays with it.
+    let named =
+        json!({ "model": "named", "from": "mine", "renderer": "qwen3-coder", "parser": "qwen3-coder", "requires": "0.20" });
+    statuses(&d.post("/api/create", &named));
+    statuses(&d.post("/api/create", &json!({ "model": "renamed", "from": "named", "system": "Else." })));
+    for field in ["renderer", "parser", "requires"] {
+        assert_eq!(show(&d, "renamed")[field], named[field]);
+    }
     // What is not said again is taken over.
     statuses(&d.post("/api/create", &json!({ "model": "yours", "from": "mine", "parameters": { "num_ctx": 256 } })));
     let inherited = show(&d, "yours");
@@ -192,7 +200,7 @@ fn b03_g11_h03_create_from_a_model() {
         "S:Be kind. user:Hi assistant:Hello user:Bye A:"
     );
     let own = json!([{ "role": "system", "content": "Mine." }, { "role": "user", "content": "Bye" }]);
-    assert!(rendered("/api/chat", turns(own)).starts_with("S:"), "a system message of the request");
+    assert_eq!(rendered("/api/chat", turns(own)), "S:Mine. user:Hi assistant:Hello user:Bye A:");
     // Where the model's own template offers tools and the Modelfile's does not, the model's own is used, and shown.
     statuses(&d.post("/api/create", &json!({ "model": "guided", "from": GUIDE, "template": template })));
     assert_eq!(show(&d, "guided")["template"], show(&d, GUIDE)["template"]);

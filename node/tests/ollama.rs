@@ -9,6 +9,7 @@ use std::io::Read;
 
 use daemon::{Daemon, endless, eventually, forever};
 use serde_json::{Value, json};
+use testkit::tiny_encoder;
 
 const GUIDE: &str = "lantern-guide";
 
@@ -49,7 +50,8 @@ fn r01_r03_r04_r05_r06_fixed_answers() {
 #[test]
 fn r07_r08_r09_r11_bodies() {
     let d = Daemon::start();
-    for path in ["/api/generate", "/api/chat", "/api/show", "/api/copy"] {
+    for path in ["generate", "chat", "show", "copy", "embed", "embeddings", "create", "pull", "push", "experimental/web_fetch"] {
+        let path = &format!("/api/{path}");
         d.send("POST", path, &[], "").is_error(400, "missing request body");
         let malformed = d.send("POST", path, &[], "{x}");
         assert_eq!(malformed.status, 400);
@@ -58,6 +60,11 @@ fn r07_r08_r09_r11_bodies() {
     let show =
         d.send("POST", "/api/show", &[("Authorization", "Bearer x")], &json!({ "MODEL": GUIDE, "unknown": 1 }).to_string());
     assert_eq!(show.status, 200, "{}", show.body);
+    let unknown = json!({ "model": GUIDE, "prompt": "x", "stream": false, "unknown": { "a": 1 }, "options": { "num_predict": 1, "warmth": 3 } });
+    assert_eq!(d.post("/api/generate", &unknown).json()["eval_count"], 1);
+    d.install("vectors", &tiny_encoder("bert", kernels::QuantType::F16, 1).0.bytes());
+    let embedded = d.post("/api/embed", &json!({ "model": "vectors", "input": "x", "unknown": [1], "options": { "warmth": 3 } }));
+    assert_eq!(embedded.json()["embeddings"].as_array().unwrap().len(), 1);
     let mut chat = ask("hello");
     chat["unknown"] = json!({ "a": 1 });
     assert_eq!(d.send("POST", "/api/chat", &[], &(chat.to_string() + "trailing")).status, 200);
@@ -107,6 +114,9 @@ fn n01_to_n09_names() {
         post(path, json!("nope:1")).is_error(404, "model 'nope:1' not found");
         post(path, json!("../x")).is_error(400, "invalid model name");
         post(path, json!("x:cloud")).is_error(403, "ollama cloud is disabled: remote model is unavailable");
+        post(path, json!("x:7b-cloud")).is_error(403, "ollama cloud is disabled: remote model is unavailable");
+        post(path, json!("point-cloud")).is_error(404, "model 'point-cloud' not found");
+        post(path, json!("x:cloud:local")).is_error(400, "use either :local or :cloud, not both: \"x:cloud:local\"");
     }
     post("/api/show", json!("")).is_error(400, "model is required");
     post("/api/show", json!("x")).is_error(404, "model 'x:latest' not found");
@@ -187,7 +197,11 @@ fn g06_g08_g09_g13_g14_g15_generate_fields() {
     let first = post(json!({})).json();
     let second = post(json!({ "prompt": "What is MCP?", "context": first["context"] }));
     assert_eq!(second.status, 200);
-    assert!(second.json()["context"].as_array().unwrap().len() > first["context"].as_array().unwrap().len());
+    let tokens = |reply: &Value| reply["context"].as_array().unwrap().clone();
+    assert!(tokens(&second.json()).starts_with(&tokens(&first)), "what was said comes first");
+    let cut = post(json!({ "options": { "temperature": 0, "num_predict": 3 } })).json();
+    let n_tokens = cut["prompt_eval_count"].as_u64().unwrap() + 3;
+    assert_eq!(tokens(&cut).len() as u64, n_tokens, "the last token of a cut answer is one of it");
     for n in [21, -1] {
         post(json!({ "top_logprobs": n })).is_error(400, "top_logprobs must be between 0 and 20");
     }
@@ -269,7 +283,7 @@ fn k03_k04_think() {
         (body["think"], body["stream"]) = (think, json!(false));
         d.post("/api/chat", &body)
     };
-    with(json!(true)).is_error(400, "\"lantern-guide:latest\" does not support thinking");
+    with(json!(true)).is_error(400, "\"lantern-guide\" does not support thinking");
     assert_eq!(with(json!(false)).status, 200);
     with(json!("huge"))
         .is_error(400, "invalid think value: \"huge\" (must be \"high\", \"medium\", \"low\", \"max\", true, or false)");
@@ -278,7 +292,16 @@ fn k03_k04_think() {
 #[test]
 fn s01_s02_s03_s04_listings() {
     let d = Daemon::start();
-    endless(&d, "newer");
+    endless(&d, "a-newer");
+    endless(&d, "z-newest");
+    for (name, age) in [("a-newer", 60), ("lantern-guide", 120)] {
+        let manifest = d.models.path().join("manifests/registry.ollama.ai/library").join(name).join("latest");
+        let at = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        std::fs::File::options().append(true).open(manifest).unwrap().set_modified(at).unwrap();
+    }
+    let tags = d.get("/api/tags").json();
+    let names: Vec<&str> = tags["models"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["z-newest:latest", "a-newer:latest", "lantern-guide:latest"], "the newest first");
     let models = d.get("/api/tags").json()["models"].clone();
     let entry = models.as_array().unwrap().iter().find(|m| m["name"] == "lantern-guide:latest").unwrap();
     assert_eq!(entry["model"], entry["name"]);
@@ -323,12 +346,23 @@ fn s05_s06_s08_residency() {
         (&json!(0), &json!(2048)),
         "capped at what it was trained for"
     );
-    assert!(first[0]["expires_at"].as_str().unwrap().starts_with("20"));
+    let expires: jiff::Timestamp = first[0]["expires_at"].as_str().unwrap().parse().unwrap();
+    let left = expires.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((240..=300).contains(&left), "five minutes: {left} s");
     assert!(post(json!({ "keep_alive": -1 }))[0]["expires_at"].as_str().unwrap()[..4].parse::<u32>().unwrap() > 2126);
     assert_eq!(post(json!({ "options": { "num_ctx": 1024 } }))[0]["context_length"], 2048, "a shorter context needs no reload");
     post(json!({ "prompt": "", "keep_alive": 0 }));
     assert_eq!(post(json!({ "options": { "num_ctx": 512 } }))[0]["context_length"], 512);
     assert_eq!(post(json!({ "options": { "num_ctx": 1024 } }))[0]["context_length"], 1024, "a longer one does");
+    // Told to go while it writes, it answers at once and goes when it has written.
+    endless(&d, "endless");
+    let mut stream = d.open("POST", "/api/generate", &[], &forever("endless"));
+    stream.read_exact(&mut [0; 400]).unwrap();
+    let unload = d.post("/api/generate", &json!({ "model": "endless", "keep_alive": 0, "stream": false })).json();
+    assert_eq!(unload["done_reason"], "unload");
+    stream.read_exact(&mut [0; 400]).unwrap();
+    drop(stream);
+    eventually("the model leaving", || (!d.get("/api/ps").body.contains("endless")).then_some(()));
     post(json!({ "keep_alive": "200ms" }));
     eventually("the model leaving", || (d.get("/api/ps").json()["models"] == json!([])).then_some(()));
     post(json!({ "keep_alive": 0 }));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Whether the server answers to this `Host` header (with or without port): nothing, `localhost`, this machine's name, names
-/// the owner added, names that only exist locally, and addresses that are loopback, private or unspecified.
+/// the owner added, names that only exist locally, and addresses.
 pub fn host_allowed(host: &str, own_name: &str, added: &[String]) -> bool {
     let name = without_port(host).to_ascii_lowercase();
     if name.is_empty()
@@ -13,13 +13,8 @@ pub fn host_allowed(host: &str, own_name: &str, added: &[String]) -> bool {
     {
         return true;
     }
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return match address {
-            IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_unspecified() || v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        };
-    }
-    [".localhost", ".local", ".internal"].iter().any(|suffix| name.ends_with(suffix))
+    // No page can make an address mean another machine.
+    name.parse::<IpAddr>().is_ok() || [".localhost", ".local", ".internal"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn without_port(host: &str) -> &str {
@@ -56,10 +51,12 @@ mod tests {
             "[::1]:11434",
             "::1",
             "0.0.0.0",
+            "8.8.8.8",
+            "[2001:db8::1]:80",
         ] {
             check(host, true);
         }
-        for host in ["evil.example", "evil.example:11434", "8.8.8.8", "local", "localhost.evil.example", "[2001:db8::1]:80"] {
+        for host in ["evil.example", "evil.example:11434", "local", "localhost.evil.example", "1.2.3", "8.8.8.8.evil.example"] {
             check(host, false);
         }
     }

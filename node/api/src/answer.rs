@@ -128,13 +128,16 @@ impl Context {
             if began.n_dropped > 0 {
                 tell("lantern-dropped-messages", began.n_dropped);
             }
+            if began.n_cut > 0 {
+                tell("lantern-cut-tokens", began.n_cut);
+            }
         }
         response
     }
 
-    /// Messages that were left out.
-    pub(crate) fn n_dropped(self) -> usize {
-        self.0.map_or(0, |began| began.n_dropped)
+    /// Messages that were left out, and tokens that were cut out.
+    pub(crate) fn lost(self) -> [usize; 2] {
+        self.0.map_or([0, 0], |began| [began.n_dropped, began.n_cut])
     }
 }
 

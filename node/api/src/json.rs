@@ -97,6 +97,14 @@ impl Fields {
         }
     }
 
+    /// A field that is a number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<&Value>, ApiError> {
+        match self.get(name) {
+            Some(value) if !value.is_number() => Err(self.wrong(name, value, "float64")),
+            other => Ok(other),
+        }
+    }
+
     /// A list field.
     pub(crate) fn list(&self, name: &str) -> Result<&[Value], ApiError> {
         match self.get(name) {

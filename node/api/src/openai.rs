@@ -84,20 +84,25 @@ pub(crate) fn finish_reason(reason: DoneReason, n_calls: usize) -> &'static str 
 }
 
 /// Sampling fields as Ollama's options; `defaults` are those the dialect states where the request does not.
-pub(crate) fn options(fields: &json::Fields, n_predict: &[&str], defaults: &[(&str, f64)]) -> Map<String, Value> {
-    let mut options = Map::new();
-    if let Some(n) = n_predict.iter().find_map(|name| fields.get(name)) {
-        options.insert("num_predict".into(), n.clone());
+///
+/// # Errors
+/// When one has another type.
+pub(crate) fn options(
+    fields: &json::Fields,
+    n_predict: &[&str],
+    defaults: &[(&str, f64)],
+) -> Result<Map<String, Value>, ApiError> {
+    let mut options: Map<String, Value> = defaults.iter().map(|(name, default)| ((*name).to_owned(), json!(default))).collect();
+    for name in n_predict.iter().rev() {
+        options.extend(fields.integer(name)?.map(|n| ("num_predict".to_owned(), json!(n))));
     }
-    for (name, default) in defaults {
-        options.insert((*name).into(), fields.get(name).cloned().unwrap_or_else(|| json!(default)));
+    for name in ["seed", "top_k", "num_ctx"] {
+        options.extend(fields.integer(name)?.map(|n| (name.to_owned(), json!(n))));
     }
-    for name in ["seed", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "num_ctx"] {
-        if let Some(value) = fields.get(name) {
-            options.insert(name.into(), value.clone());
-        }
+    for name in ["temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty"] {
+        options.extend(fields.number(name)?.map(|n| (name.to_owned(), n.clone())));
     }
-    options
+    Ok(options)
 }
 
 /// Whether to think, as `reasoning_effort` or `reasoning.effort` say it, in Ollama's words.

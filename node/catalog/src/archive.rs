@@ -190,7 +190,7 @@ impl Unpacked {
     /// # Errors
     /// When the store cannot be written.
     pub fn publish(self, name: &ModelName) -> Result<(), StoreError> {
-        self.store.replace(name, &self.manifest)
+        self.store.publish(name, &self.manifest, || {})
     }
 }
 
@@ -198,8 +198,8 @@ impl Drop for Unpacked {
     fn drop(&mut self) {
         // What a manifest names by now is somebody's; one that cannot be read may name any of them.
         let Some(used) = self.store.used() else { return };
-        let used: Vec<PathBuf> = used.iter().filter_map(|digest| self.store.blob_path(digest)).collect();
-        for blob in self.new.iter().filter(|blob| !used.contains(blob)) {
+        let file = |blob: &PathBuf| blob.file_name().and_then(|name| name.to_str()).map(String::from);
+        for blob in self.new.iter().filter(|blob| !used.contains(&file(blob))) {
             // What cannot be removed now is found by nobody.
             _ = std::fs::remove_file(blob);
         }

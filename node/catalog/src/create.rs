@@ -30,6 +30,8 @@ pub struct Recipe {
     pub licenses: Vec<String>,
     /// Laid over those of the base.
     pub parameters: Map<String, Value>,
+    /// What the config tells beside the facts, such as `renderer`; laid over those of the base.
+    pub config: Map<String, Value>,
     /// Replace those of the base, where there are any.
     pub messages: Vec<Message>,
 }
@@ -89,7 +91,7 @@ impl Store {
         progress(if new { Created::New(digest.clone()) } else { Created::Existing(digest.clone()) });
         progress(Created::WritingManifest);
         let manifest = Manifest::new(Layer::config(digest, size), layers);
-        self.replace(name, &serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers"))
+        self.publish(name, &serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers"), || {})
     }
 }
 
@@ -97,7 +99,8 @@ impl Store {
 fn config(recipe: &Recipe) -> Config {
     let mut config = recipe.base.as_ref().map(|base| base.config.clone()).unwrap_or_default();
     if let Some(facts) = &recipe.facts {
-        config = Config::of(facts);
+        config = Config { more: config.more, ..Config::of(facts) };
     }
+    config.more.extend(recipe.config.clone());
     config
 }

@@ -12,6 +12,7 @@ mod modelfile;
 mod name;
 mod offers;
 mod place;
+mod publish;
 mod pull;
 mod store;
 mod upload;

@@ -1,6 +1,7 @@
 //! Manifest and config as they lie on disk.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub(crate) const MODEL: &str = "application/vnd.ollama.image.model";
 pub(crate) const LICENSE: &str = "application/vnd.ollama.image.license";
@@ -27,7 +28,7 @@ pub struct Layer {
     pub size: u64,
 }
 
-/// What the config blob tells. Fields of other programs are ignored.
+/// What the config blob tells.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -40,6 +41,9 @@ pub struct Config {
     pub file_type: String,
     pub architecture: String,
     pub os: String,
+    /// Fields that only other programs read; they stay as they are.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 /// A message that comes before a conversation's own.
@@ -50,6 +54,11 @@ pub struct Message {
 }
 
 impl Config {
+    /// A field that only other programs read, if it is a text and not empty.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.more.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
     /// The config of weights that say this of themselves.
     pub(crate) fn of(facts: &crate::store::Facts) -> Config {
         Config {
@@ -60,6 +69,7 @@ impl Config {
             file_type: facts.quant.clone(),
             architecture: "amd64".into(),
             os: "linux".into(),
+            more: Map::new(),
         }
     }
 }

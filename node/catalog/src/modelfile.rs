@@ -11,6 +11,8 @@ pub struct Modelfile {
     pub system: Option<String>,
     pub licenses: Vec<String>,
     pub parameters: Map<String, Value>,
+    /// What other programs read: `renderer`, `parser` and `requires`.
+    pub config: Map<String, Value>,
     /// Role and text.
     pub messages: Vec<(String, String)>,
 }
@@ -67,6 +69,19 @@ const FORMER: [&str; 9] = [
 ];
 
 impl Modelfile {
+    /// The text of a file in UTF-8, or in UTF-16 that begins with its mark. `None` for other bytes.
+    pub fn text(bytes: &[u8]) -> Option<String> {
+        let utf16 = |unit: fn([u8; 2]) -> u16| {
+            let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+            String::from_utf16(&units).ok().filter(|_| bytes.len().is_multiple_of(2))
+        };
+        match bytes {
+            [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+            [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+            _ => String::from_utf8(bytes.to_vec()).ok(),
+        }
+    }
+
     /// Parses a Modelfile: an instruction a line, in any order and case; values bare, in quotes, or in three quotes over lines.
     ///
     /// # Errors
@@ -106,12 +121,11 @@ impl Modelfile {
             "template" => self.template = Some(value),
             "system" => self.system = Some(value),
             "license" => self.licenses.push(value),
-            // A version of the server, which says nothing about this one.
-            "requires" => {}
+            "renderer" | "parser" | "requires" => _ = self.config.insert(command.into(), value.into()),
             "parameter" => self.set_parameter(line, name, &value)?,
             "message" if ["system", "user", "assistant"].contains(&name) => self.messages.push((name.into(), value)),
             "message" => return Err(ModelfileError::Role { line }),
-            "adapter" | "draft" | "renderer" | "parser" => {
+            "adapter" | "draft" => {
                 return Err(ModelfileError::Unsupported { line, command: command.to_uppercase() });
             }
             other => return Err(ModelfileError::Command { line, found: other.chars().take(40).collect() }),
@@ -162,15 +176,29 @@ mod tests {
     fn every_instruction() {
         let text = "\u{feff}# a comment\n\nFROM ./model.gguf\nparameter temperature 0.5\nPARAMETER num_ctx 512\r\nPARAMETER stop \"<|end|>\"\n\
             PARAMETER stop END\nPARAMETER mirostat 1\nSYSTEM \"\"\"\nBe kind.\nAnd brief.\"\"\"\ntemplate {{ .Prompt }}\nLICENSE \"MIT\"\n\
-            MESSAGE user Hi\nMESSAGE assistant \"\"\"Hello,\nyou.\"\"\"\nREQUIRES 0.5";
+            MESSAGE user Hi\nMESSAGE assistant \"\"\"Hello,\nyou.\"\"\"\nREQUIRES 0.5\nRENDERER qwen3-coder";
         let file = Modelfile::parse(text).unwrap();
         assert_eq!((file.from.as_str(), file.template.as_deref()), ("./model.gguf", Some("{{ .Prompt }}")));
         assert_eq!(file.system.as_deref(), Some("\nBe kind.\nAnd brief."));
+        assert_eq!(Value::Object(file.config), json!({ "requires": "0.5", "renderer": "qwen3-coder" }));
         assert_eq!(file.licenses, ["MIT"]);
         let expected = json!({ "temperature": 0.5, "num_ctx": 512, "stop": ["<|end|>", "END"] });
         assert_eq!(Value::Object(file.parameters), expected);
         let messages = [("user", "Hi"), ("assistant", "Hello,\nyou.")].map(|(r, t)| (r.to_owned(), t.to_owned()));
         assert_eq!(file.messages, messages);
+    }
+
+    #[test]
+    fn every_encoding() {
+        let text = "\u{feff}FROM x\nSYSTEM Größe";
+        let units = || text.encode_utf16();
+        let le: Vec<u8> = units().flat_map(u16::to_le_bytes).collect();
+        let be: Vec<u8> = units().flat_map(u16::to_be_bytes).collect();
+        for bytes in [text.as_bytes(), &le, &be] {
+            let file = Modelfile::parse(&Modelfile::text(bytes).unwrap()).unwrap();
+            assert_eq!((file.from.as_str(), file.system.as_deref()), ("x", Some("Größe")));
+        }
+        assert_eq!((Modelfile::text(&[b'F', 0xff]), Modelfile::text(&le[..5])), (None, None));
     }
 
     fn check(text: &str, expected: &str) {

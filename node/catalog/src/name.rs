@@ -61,6 +61,11 @@ impl ModelName {
         &self.namespace
     }
 
+    /// The model without its maker and tag.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// Host, namespace, model and tag: the folders of its manifest.
     pub(crate) fn parts(&self) -> [&str; 4] {
         [&self.host, &self.namespace, &self.model, &self.tag]

@@ -60,6 +60,8 @@ pub enum Progress {
     },
     Verifying,
     WritingManifest,
+    /// Of layers that only the name's former meaning used.
+    Removing,
 }
 
 /// Why a model could not be pulled.
@@ -223,7 +225,7 @@ impl Registry {
             fs::rename(&partial, &blob).await?;
         }
         progress(Progress::WritingManifest);
-        store.write_manifest(name, &bytes)?;
+        store.publish(name, &bytes, || progress(Progress::Removing))?;
         Ok(())
     }
 }

@@ -23,7 +23,9 @@ const COPY_BYTES: usize = 1 << 20;
 pub struct Store {
     folder: PathBuf,
     /// Held while names change their meaning: a blob that one manifest lets go of may be one that another is about to need.
-    changing: Arc<Mutex<()>>,
+    pub(crate) changing: Arc<Mutex<()>>,
+    /// Whether blobs stay that no model uses any more.
+    pub(crate) keeps_unused: bool,
 }
 
 /// What a model file says of itself, for its config.
@@ -48,7 +50,13 @@ pub enum StoreError {
 impl Store {
     /// The store in a folder, which need not exist yet.
     pub fn new(folder: impl Into<PathBuf>) -> Store {
-        Store { folder: folder.into(), changing: Arc::default() }
+        Store { folder: folder.into(), changing: Arc::default(), keeps_unused: false }
+    }
+
+    /// The same, in which blobs stay when a name gets another meaning.
+    #[must_use]
+    pub fn keeping_unused(self, keeps_unused: bool) -> Store {
+        Store { keeps_unused, ..self }
     }
 
     /// Where the store is.
@@ -92,41 +100,6 @@ impl Store {
         self.remove_unused(&installed)
     }
 
-    /// Makes a name mean another manifest, and removes blobs that only its former one used.
-    pub(crate) fn replace(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_whole(name, manifest)?;
-        let former = self.find(name).ok();
-        let name = former.as_ref().map_or(name, |former| &former.name);
-        self.write_whole(&self.manifest_path(name), manifest)?;
-        former.as_ref().map_or(Ok(()), |former| self.remove_unused(former))
-    }
-
-    /// Refuses a manifest that names a blob which is not here.
-    fn check_whole(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
-        let damaged = |reason: String| StoreError::Damaged { name: name.to_string(), reason };
-        let manifest: Manifest = serde_json::from_slice(manifest).map_err(|_| damaged("its manifest is not one".into()))?;
-        match manifest.layers.iter().chain([&manifest.config]).find(|layer| self.blob(&layer.digest).is_none()) {
-            Some(layer) => Err(damaged(format!("{} was removed meanwhile; try again", layer.digest))),
-            None => Ok(()),
-        }
-    }
-
-    /// Gives a model a second name, replacing what that name meant.
-    ///
-    /// # Errors
-    /// When the source does not exist, or the manifest cannot be written.
-    pub fn copy(&self, source: &ModelName, destination: &ModelName) -> Result<(), StoreError> {
-        let source = self.find(source)?;
-        if source.name.matches(destination) {
-            return Ok(());
-        }
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = fs::read(self.manifest_path(&source.name))?;
-        self.check_whole(destination, &bytes)?;
-        self.write_whole(&self.manifest_path(destination), &bytes)
-    }
-
     /// Adds a model file under a name: the bytes become a blob, with a config and, if given, a licence beside it.
     /// `progress` is told the bytes written so far.
     ///
@@ -150,7 +123,7 @@ impl Store {
         let (digest, size) = self.write_blob(&mut config.as_slice(), &mut |_| {})?;
         let manifest = Manifest::new(Layer::config(digest, size), layers);
         let manifest = serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers");
-        self.write_whole(&self.manifest_path(name), &manifest)
+        self.publish(name, &manifest, || {})
     }
 
     /// Names of all manifests that lie where one may: four levels deep, in plain folders with valid names.
@@ -213,13 +186,6 @@ impl Store {
         Ok(blobs)
     }
 
-    /// Makes a name mean the model of a manifest, whose blobs are in the store.
-    pub(crate) fn write_manifest(&self, name: &ModelName, manifest: &[u8]) -> Result<(), StoreError> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_whole(name, manifest)?;
-        self.write_whole(&self.manifest_path(name), manifest)
-    }
-
     /// Makes some bytes a blob. Tells its digest and size, and whether it was not here before.
     pub(crate) fn add_blob(&self, bytes: &[u8]) -> Result<(String, u64, bool), StoreError> {
         let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
@@ -251,7 +217,7 @@ impl Store {
     }
 
     /// Writes a small file so that it is seen whole or not at all.
-    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let folder = path.parent().expect("a manifest lies in a folder");
         fs::create_dir_all(folder)?;
         // Beside the blobs: what lies among the manifests is read as one.

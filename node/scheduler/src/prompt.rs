@@ -19,6 +19,8 @@ pub(crate) struct Tokens {
     pub(crate) parser: Option<AnswerParser>,
     /// Messages left out because they did not fit.
     pub(crate) n_dropped: usize,
+    /// Tokens cut out because they did not fit.
+    pub(crate) n_cut: usize,
     /// Context it was made for.
     pub(crate) n_ctx: usize,
 }
@@ -44,7 +46,7 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             let names = tools.iter().filter_map(|tool| tool["function"]["name"].as_str().map(String::from)).collect();
             let told = think.as_ref() != Some(&Think::Off);
             let parser = Some(AnswerParser::new(chat.format(), &text, names, told));
-            Ok(Prompt::Tokens(Tokens { tokens, parser, n_dropped, n_ctx }))
+            Ok(Prompt::Tokens(Tokens { tokens, parser, n_dropped, n_cut: 0, n_ctx }))
         }
         Input::Gap { template, prompt, suffix, think } => {
             let texts = [json!(prompt), json!(suffix)];
@@ -62,16 +64,17 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             }
         }
         Input::Text { prompt, .. } if options.render_only => Ok(Prompt::Rendered(prompt.clone())),
-        Input::Text { prompt, context } => {
+        Input::Text { prompt, context, truncate } => {
             let mut tokens = context.clone();
             tokens.extend(encode(model, prompt, None, context.is_empty()));
-            if tokens.len() + ANSWER_ROOM > n_ctx {
-                if !options.shift {
-                    return Err(too_long(tokens.len(), n_ctx));
+            let n_whole = tokens.len();
+            if n_whole + ANSWER_ROOM > n_ctx {
+                if !(options.shift && *truncate) {
+                    return Err(too_long(n_whole, n_ctx));
                 }
                 shorten(&mut tokens, options.n_keep.unwrap_or(usize::MAX), n_ctx);
             }
-            Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
+            Ok(Prompt::Tokens(Tokens { n_cut: n_whole - tokens.len(), tokens, n_ctx, ..Tokens::default() }))
         }
     }
 }

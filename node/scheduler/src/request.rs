@@ -59,7 +59,12 @@ pub enum Input {
     /// Two texts with a gap between them, which the answer fills.
     Gap { template: Arc<GoTemplate>, prompt: String, suffix: String, think: Option<Think> },
     /// A prompt as it is, in which special tokens are recognised.
-    Text { prompt: String, context: Vec<u32> },
+    Text {
+        prompt: String,
+        context: Vec<u32>,
+        /// Whether the middle may be cut out when it is too long.
+        truncate: bool,
+    },
 }
 
 /// Whether and how hard a model is to think before it answers.
@@ -123,6 +128,8 @@ pub struct Began {
     pub n_ctx: usize,
     /// Messages that did not fit and were left out, the oldest first.
     pub n_dropped: usize,
+    /// Tokens that did not fit and were cut out of the middle.
+    pub n_cut: usize,
 }
 
 /// Part of an answer. Texts never end within a character.

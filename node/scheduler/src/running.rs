@@ -168,6 +168,7 @@ impl Running {
     /// Sends the text of a sampled token, which is then pending. Returns why the answer ends with it, if it does.
     fn take(&mut self, model: &Model, chosen: Chosen) -> Option<DoneReason> {
         let token = chosen.token;
+        self.pending.clear();
         self.n_decoded += 1;
         self.first_piece.get_or_insert_with(Instant::now);
         if model.tokenizer().is_end(token) {
@@ -183,14 +184,13 @@ impl Running {
             }
             Emitted::Text(text) => self.send_text(&text),
         }
+        self.pending.push(token);
         if chosen.completes {
             return Some(DoneReason::Stop);
         }
         if self.n_decoded >= self.n_predict || self.started.elapsed() > WALL_TIME_MAX {
             return Some(DoneReason::Length);
         }
-        self.pending.clear();
-        self.pending.push(token);
         None
     }
 
@@ -247,7 +247,8 @@ impl Running {
             n_drafted: self.draft.n_drafted,
             n_accepted: self.draft.n_accepted,
             times,
-            context: self.session.tokens().to_vec(),
+            // The last token of an answer is not computed.
+            context: [self.session.tokens(), &self.pending].concat(),
         })));
         self.ended = true;
     }

@@ -110,14 +110,15 @@ impl Worker {
 
     /// Whether a request can begin: its model is resident with a session to spare and the right context, or can be opened.
     fn admissible(&self, request: &Request) -> bool {
+        if matches!(request.input, Input::Unload) {
+            return true;
+        }
         if request.client.bounded && self.n_running(&request.client) >= self.limits.n_running_per_client {
             return false;
         }
         match self.slots.iter().find(|s| s.file.digest == request.model.digest) {
             Some(slot) if slot.n_running == 0 => true,
-            Some(slot) => {
-                slot.n_running < slot.n_sessions && slot.has_context(request) && !matches!(request.input, Input::Unload)
-            }
+            Some(slot) => slot.n_running < slot.n_sessions && slot.has_context(request),
             None => self.slots.len() < self.limits.n_models_max || victim(&self.slots).is_some(),
         }
     }
@@ -186,7 +187,7 @@ impl Worker {
         let session = slot.session(tokens, &busy, &self.shelf)?;
         slot.n_running += 1;
         // The channel is empty, so the only failure is a caller that has gone.
-        _ = events.try_send(Event::Began(Began { n_ctx, n_dropped: prompt.n_dropped }));
+        _ = events.try_send(Event::Began(Began { n_ctx, n_dropped: prompt.n_dropped, n_cut: prompt.n_cut }));
         self.running.push(Running::new(request, session, prompt, grammar, self.limits.drafting, events.clone(), load));
         Ok(None)
     }
@@ -227,7 +228,9 @@ impl Worker {
     }
 
     fn unload(&mut self, waiting: Waiting) {
-        if let Some(index) = self.slots.iter().position(|s| s.file.digest == waiting.request.model.digest) {
+        let index = self.slots.iter().position(|s| s.file.digest == waiting.request.model.digest);
+        // Where it is at work it goes when that is done: its time to stay is over.
+        if let Some(index) = index.filter(|index| self.slots[*index].n_running == 0) {
             self.close(index);
         }
         self.publish();

@@ -30,7 +30,7 @@ impl Case {
         let request = Request {
             model,
             client: Client { name: "test".into(), bounded: false },
-            input: Input::Text { prompt: prompt.into(), context: Vec::new() },
+            input: Input::Text { prompt: prompt.into(), context: Vec::new(), truncate: true },
             options: self.options.clone(),
             keep_alive: None,
             accepted: Instant::now(),

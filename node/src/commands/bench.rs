@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use catalog::{ModelName, Store};
+use catalog::ModelName;
 use engine::{KvType, Level, Model, Pool, Session, Slice, Threads, dot_peak, read_bandwidth, step};
 use indicatif::ProgressBar;
 use scheduler::{N_BATCH, N_GUESSED_MAX};
@@ -68,7 +68,7 @@ fn file(config: &Config, model: &str) -> Result<PathBuf> {
         return Ok(file.to_owned());
     }
     let name = ModelName::parse(model).with_context(|| format!("{model:?} is neither a file nor a model's name"))?;
-    let installed = Store::new(&config.models).find(&name)?;
+    let installed = config.store().find(&name)?;
     installed.model_path().with_context(|| format!("{name} has no model file"))
 }
 

@@ -12,7 +12,8 @@ use crate::config::Config;
 
 pub(super) async fn create(config: &Config, name: &str, file: &Path, quantize: Option<&str>, as_json: bool) -> Result<()> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+    let text = Modelfile::text(&bytes).with_context(|| format!("{shown} is no text in UTF-8 or UTF-16"))?;
     let modelfile = Modelfile::parse(&text).with_context(|| format!("{shown} cannot be used"))?;
     let client = Client::connect(config).await?;
     let mut body = json!({ "model": name, "parameters": modelfile.parameters, "license": modelfile.licenses });
@@ -21,6 +22,7 @@ pub(super) async fn create(config: &Config, name: &str, file: &Path, quantize: O
             body[key] = json!(value);
         }
     }
+    modelfile.config.iter().for_each(|(name, value)| body[name] = value.clone());
     if !modelfile.messages.is_empty() {
         let message = |(role, content): &(String, String)| json!({ "role": role, "content": content });
         body["messages"] = modelfile.messages.iter().map(message).collect::<Vec<Value>>().into();

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use catalog::Store;
 use scheduler::report::{FAMILIES, Level, QuantType, available_bytes};
 use serde_json::{Value, json};
 use sysinfo::{Disks, System};
@@ -87,7 +86,7 @@ fn existing_part(path: &Path) -> std::path::PathBuf {
 }
 
 fn models(config: &Config) -> Finding {
-    let installed = Store::new(&config.models).list();
+    let installed = config.store().list();
     let size = installed.iter().map(|m| m.size).sum();
     Finding("models", true, format!("{} installed, {}", installed.len(), table::bytes(size)))
 }

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use catalog::{ModelName, Store};
+use catalog::ModelName;
 use serde_json::json;
 
 use super::table;
@@ -15,7 +15,7 @@ pub(super) fn export(config: &Config, model: &str, file: Option<&Path>, as_json:
     let name = ModelName::parse(model).with_context(|| format!("{model:?} cannot be a model's name"))?;
     let file = file.map_or_else(|| PathBuf::from(name.to_string().replace([':', '/'], "-") + ".tar"), Path::to_owned);
     let shown = file.display();
-    let store = Store::new(&config.models);
+    let store = config.store();
     store.find(&name)?;
     // A file that is there is somebody's.
     let out = OpenOptions::new().write(true).create_new(true).open(&file).with_context(|| format!("cannot write {shown}"))?;

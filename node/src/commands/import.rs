@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use catalog::{Facts, ModelName, Store};
+use catalog::{Facts, ModelName};
 use indicatif::ProgressBar;
 use scheduler::Description;
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(super) fn import(config: &Config, file: &Path, name: Option<&str>, as_json: 
         parameter_size: description.parameter_size(),
         quant: description.quant.clone(),
     };
-    Store::new(&config.models).import(&name, &mut source, &facts, None, &mut |done| bar.set_position(done))?;
+    config.store().import(&name, &mut source, &facts, None, &mut |done| bar.set_position(done))?;
     bar.finish_and_clear();
     tell(&name, &description, n_bytes, as_json);
     Ok(())
@@ -48,7 +48,7 @@ fn is_archive(file: &mut File) -> Result<bool> {
 
 fn unpack(config: &Config, source: File, shown: &str, name: Option<&str>, bar: &ProgressBar, as_json: bool) -> Result<()> {
     let n_bytes = source.metadata()?.len();
-    let store = Store::new(&config.models);
+    let store = config.store();
     let unpacked = store.unpack(BufReader::new(source), &mut |done| bar.set_position(done));
     let unpacked = unpacked.with_context(|| format!("cannot import {shown}"))?;
     // A model of which a server would refuse anything gets no name.

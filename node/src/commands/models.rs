@@ -1,7 +1,7 @@
 //! `lantern models`: what can be pulled by a short name, and whether it fits here.
 
 use anyhow::Result;
-use catalog::{ModelName, Offer, Store, offers};
+use catalog::{ModelName, Offer, offers};
 use serde_json::json;
 
 use super::table;
@@ -11,7 +11,7 @@ use crate::config::Config;
 const N_CTX: u64 = 4096;
 
 pub(super) fn models(config: &Config, as_json: bool) -> Result<()> {
-    let store = Store::new(&config.models);
+    let store = config.store();
     let memory = scheduler::report::total_bytes();
     let is_here = |offer: &Offer| ModelName::parse(&offer.name).is_ok_and(|name| store.find(&name).is_ok());
     let fits = |offer: &Offer| memory.is_none_or(|memory| offer.memory(N_CTX) <= memory);

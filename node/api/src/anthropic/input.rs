@@ -30,13 +30,18 @@ pub(super) async fn native(app: &App, fields: &Fields) -> Result<Fields, ApiErro
     }
     let mut options = Map::new();
     options.insert("num_predict".into(), json!(n_predict));
-    for name in ["temperature", "top_p", "top_k", "num_ctx"] {
-        if let Some(value) = fields.get(name) {
-            options.insert(name.into(), value.clone());
-        }
+    for name in ["temperature", "top_p"] {
+        options.extend(fields.number(name)?.map(|n| (name.to_owned(), n.clone())));
     }
-    if let Some(stop) = fields.get("stop_sequences") {
-        options.insert("stop".into(), stop.clone());
+    for name in ["top_k", "num_ctx"] {
+        options.extend(fields.integer(name)?.map(|n| (name.to_owned(), json!(n))));
+    }
+    let stops = fields.list("stop_sequences")?;
+    if let Some(other) = stops.iter().find(|stop| !stop.is_string()) {
+        return Err(fields.wrong("stop_sequences", other, "string"));
+    }
+    if !stops.is_empty() {
+        options.insert("stop".into(), stops.into());
     }
     let mut native = Map::new();
     native.insert("model".into(), json!(model));

@@ -96,6 +96,7 @@ fn last(model: &str, shape: Shape, piece: &Piece, done: &Done, context: Context)
         object.insert("context".into(), json!(done.context));
     }
     let times = &done.times;
+    let [n_dropped, n_cut] = context.lost();
     let ns = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1);
     let metrics = [
         ("total_duration", ns(times.finished.duration_since(times.accepted))),
@@ -105,7 +106,8 @@ fn last(model: &str, shape: Shape, piece: &Piece, done: &Done, context: Context)
         ("eval_count", done.n_decoded as u64),
         ("eval_duration", ns(times.finished.duration_since(times.first_piece))),
         // Not upstream's: what was cut, where something was.
-        ("dropped_messages", context.n_dropped() as u64),
+        ("dropped_messages", n_dropped as u64),
+        ("cut_tokens", n_cut as u64),
         ("context_shifts", done.n_shifts as u64),
     ];
     object.extend(metrics.into_iter().filter(|(_, value)| *value > 0).map(|(name, value)| (name.to_owned(), json!(value))));

@@ -15,7 +15,7 @@ const LEVELS: [&str; 4] = ["high", "medium", "low", "max"];
 
 /// Whether the model is to think: as the request says, else yes where it can. A model that computes no text is refused.
 pub(super) fn think(fields: &Fields, found: &Found, verb: &str) -> Result<Option<Think>, ApiError> {
-    let name = found.installed.name.to_string();
+    let name = fields.text("model")?.unwrap_or_default();
     if !found.can("completion") {
         return Err(ApiError::bad_request(format!("{name:?} does not support {verb}")));
     }

@@ -56,6 +56,17 @@ pub(crate) async fn begin(app: &App, caller: Caller, fields: &Fields) -> Result<
     Ok(Asked { found, begun })
 }
 
+/// Takes thoughts out of the answers before the last question.
+fn forget_thoughts(messages: &mut [Value]) {
+    let last = messages.iter().rposition(|message| message["role"] == "user").unwrap_or(0);
+    for message in messages[..last].iter_mut().filter(|message| message["role"] == "assistant") {
+        let text = message["content"].as_str().and_then(|text| text.trim_start().strip_prefix("<think>"));
+        if let Some((_, said)) = text.and_then(|text| text.split_once("</think>")) {
+            message["content"] = json!(said.trim_start());
+        }
+    }
+}
+
 /// Checks what the model must be able to do, and what is said to it: the model's own messages come first; its system prompt
 /// too, unless the request begins with one.
 fn input(fields: &Fields, found: &Found, messages: Vec<Value>, options: &mut scheduler::Options) -> Result<Input, ApiError> {
@@ -71,12 +82,12 @@ fn input(fields: &Fields, found: &Found, messages: Vec<Value>, options: &mut sch
     if messages.is_empty() {
         return Ok(Input::Load);
     }
-    let mut all = ask::history(found);
+    let system = found.installed.system().filter(|system| !system.is_empty() && messages[0]["role"] != "system");
+    let mut all: Vec<Value> = system.into_iter().map(|system| json!({ "role": "system", "content": system })).collect();
+    all.extend(ask::history(found));
     all.extend(messages);
-    if all[0]["role"] != "system"
-        && let Some(system) = found.installed.system().filter(|s| !s.is_empty())
-    {
-        all.insert(0, json!({ "role": "system", "content": system }));
+    if found.installed.config.model_family == "qwen3" || found.installed.name.model() == "deepseek-r1" {
+        forget_thoughts(&mut all);
     }
     Ok(Input::Chat {
         messages: all,

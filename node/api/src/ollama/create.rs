@@ -92,9 +92,19 @@ fn wish(app: &App, fields: &Fields) -> Result<Wish, ApiError> {
             licenses: licenses(fields)?,
             parameters,
             messages: messages(fields)?,
+            config: config(fields)?,
             ..Recipe::default()
         },
     })
+}
+
+/// What other programs read of a model.
+fn config(fields: &Fields) -> Result<Map<String, Value>, ApiError> {
+    let mut config = Map::new();
+    for name in ["renderer", "parser", "requires"] {
+        config.extend(fields.text(name)?.filter(|text| !text.is_empty()).map(|text| (name.to_owned(), json!(text))));
+    }
+    Ok(config)
 }
 
 fn unknown_mixture(name: &str) -> ApiError {

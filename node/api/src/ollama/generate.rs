@@ -81,8 +81,9 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
     if let Some(template) = template.clone().filter(|_| !suffix.is_empty()) {
         return Ok(Input::Gap { template, prompt: prompt.to_owned(), suffix: suffix.to_owned(), think });
     }
+    let truncate = fields.truth("truncate")?.unwrap_or(true);
     if raw {
-        return Ok(Input::Text { prompt: prompt.to_owned(), context });
+        return Ok(Input::Text { prompt: prompt.to_owned(), context, truncate });
     }
     let mut messages: Vec<Value> = Vec::new();
     if let Some(system) = system.map(String::from).or_else(|| found.installed.system()) {
@@ -92,7 +93,6 @@ fn input(fields: &Fields, found: &Found, prompt: &str, options: &mut Options) ->
         messages.extend(ask::history(found));
     }
     messages.push(json!({ "role": "user", "content": prompt }));
-    let truncate = fields.truth("truncate")?.unwrap_or(true);
     Ok(Input::Chat { messages, template, tools: Vec::new(), think, truncate, context })
 }
 

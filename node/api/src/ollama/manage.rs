@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use catalog::{ModelName, StoreError};
 
-use super::model::read;
+use super::model::{read, without_place};
 use crate::App;
 use crate::error::ApiError;
 use crate::json::Fields;
@@ -42,7 +42,8 @@ async fn delete_answer(app: &App, body: &Bytes) -> Result<(), ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::bad_request("model is required"));
     }
-    let name = ModelName::parse(&text).map_err(|_| ApiError::bad_request(format!("name {text:?} is invalid")))?;
+    let (plain, _) = without_place(&text)?;
+    let name = ModelName::parse(plain).map_err(|_| ApiError::bad_request(format!("name {text:?} is invalid")))?;
     read(app, move |app| match app.store.remove(&name) {
         Err(StoreError::NotFound { .. }) => Err(ApiError::not_found(format!("model '{text}' not found"))),
         other => Ok(other?),

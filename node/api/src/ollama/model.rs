@@ -23,18 +23,31 @@ pub(crate) struct Found {
 
 /// Parses a name; a suffix that means a model elsewhere is refused.
 pub(crate) fn parse_name(text: &str) -> Result<ModelName, ApiError> {
-    let (local, remote) = (text.ends_with(":local"), text.ends_with(":cloud") || text.ends_with("-cloud"));
-    let plain = text.strip_suffix(":local").unwrap_or(text);
-    if local && (plain.ends_with(":cloud") || plain.ends_with("-cloud")) || text.ends_with(":local:cloud") {
-        return Err(ApiError::bad_request(format!("use either :local or :cloud, not both: {text:?}")));
-    }
-    if remote {
-        return Err(ApiError {
-            status: StatusCode::FORBIDDEN,
-            message: "ollama cloud is disabled: remote model is unavailable".into(),
-        });
+    parse_name_for("model is", text)
+}
+
+/// The same; `missing` says what of such a model there is none of.
+pub(super) fn parse_name_for(missing: &str, text: &str) -> Result<ModelName, ApiError> {
+    let (plain, is_remote) = without_place(text)?;
+    if is_remote {
+        let message = format!("ollama cloud is disabled: remote {missing} unavailable");
+        return Err(ApiError { status: StatusCode::FORBIDDEN, message });
     }
     ModelName::parse(plain).map_err(ApiError::bad_request)
+}
+
+/// A name without `:local`, and whether its tag means a model elsewhere.
+pub(super) fn without_place(text: &str) -> Result<(&str, bool), ApiError> {
+    let is_remote = |name: &str| {
+        let tag = name.rsplit_once(':').map_or("", |(_, tag)| tag);
+        tag == "cloud" || tag.ends_with("-cloud") && !tag.contains('/')
+    };
+    let text = text.trim();
+    let local = text.strip_suffix(":local");
+    if local.is_some_and(is_remote) || text.ends_with(":local:cloud") {
+        return Err(ApiError::bad_request(format!("use either :local or :cloud, not both: {text:?}")));
+    }
+    Ok((local.unwrap_or(text), is_remote(text)))
 }
 
 /// Looks a model up for computing; errors spell its name as the client did.
@@ -66,14 +79,16 @@ pub(crate) fn describe(app: &App, installed: Installed) -> Result<Found, ApiErro
     let damaged = || ApiError::internal(format!("model {} is damaged on disk: it names no model file", installed.name));
     let (digest, path) = installed.model_digest().zip(installed.model_path()).ok_or_else(damaged)?;
     let description = app.descriptions.get(digest, &path)?;
-    let (template, capabilities) =
-        templates(installed.template().filter(|_| app.go_templates || description.template.is_none()).as_deref(), &description);
+    let prefers_own = !app.go_templates || installed.config.text("renderer").is_some();
+    let source = installed.template().filter(|_| !prefers_own || description.template.is_none());
+    let (template, capabilities) = templates(source.as_deref(), &description);
     let file = ModelFile { name: installed.name.to_string(), digest: digest.into(), path };
     Ok(Found { installed, file, description, template, capabilities })
 }
 
 /// Which template is used, and what the model can do with it: the Modelfile's, unless it cannot be read or the one in the
-/// model's file knows of tools and it does not.
+/// model's file knows of tools and it does not. `source` is none where the Modelfile names a renderer, for which its template
+/// only stands in.
 fn templates(source: Option<&str>, description: &Description) -> (Option<Arc<GoTemplate>>, Vec<&'static str>) {
     let own = description.capabilities.clone();
     let template = source.and_then(|source| GoTemplate::parse(source).ok());

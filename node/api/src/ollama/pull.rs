@@ -16,6 +16,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::model::parse_name;
 use crate::App;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
@@ -46,7 +47,7 @@ async fn answer(app: &App, body: &Bytes) -> Result<Response, ApiError> {
         Some(model) => model,
         None => fields.text("name")?.unwrap_or_default(),
     };
-    let name = ModelName::parse(text).map_err(ApiError::bad_request)?;
+    let name = parse_name(text)?;
     let streamed = fields.truth("stream")?.unwrap_or(true);
     let follower = Follower { log: join(app, &name), n_told: 0, last: None };
     if streamed { Ok(lines(follower)) } else { last(follower).await }
@@ -146,6 +147,7 @@ pub(super) fn object(progress: &Progress) -> Value {
         }
         Progress::Verifying => json!({ "status": "verifying sha256 digest" }),
         Progress::WritingManifest => json!({ "status": "writing manifest" }),
+        Progress::Removing => json!({ "status": "removing unused layers" }),
     }
 }
 

@@ -7,7 +7,7 @@ use catalog::StoreError;
 use scheduler::Description;
 use serde_json::{Map, Value, json};
 
-use super::model::{Found, describe, local_time, parse_name, read};
+use super::model::{Found, describe, local_time, parse_name_for, read};
 use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::{App, json::reply};
@@ -28,9 +28,9 @@ async fn answer(app: &App, body: &Bytes) -> Result<Value, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::bad_request("model is required"));
     }
-    let name = parse_name(&text)?;
+    let name = parse_name_for("model details are", &text)?;
     let verbose = fields.truth("verbose")?.unwrap_or(false);
-    let system = fields.text("system")?.map(String::from);
+    let system = fields.text("system")?.filter(|system| !system.is_empty()).map(String::from);
     read(app, move |app| {
         let installed = match app.store.find(&name) {
             Err(StoreError::NotFound { .. }) => return Err(ApiError::not_found(format!("model '{name}' not found"))),
@@ -62,9 +62,10 @@ fn everything(found: &Found, system: Option<String>, model_info: Map<String, Val
             (!messages.is_empty()).then(|| messages.iter().map(|m| json!({ "role": m.role, "content": m.content })).collect()),
         ),
     ];
+    let named = ["renderer", "parser", "requires"].map(|name| (name, installed.config.text(name).map(Value::from)));
     let mut result = Map::new();
     result.insert("modelfile".into(), modelfile(found, template.as_deref(), system.as_deref()).into());
-    result.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    result.extend(optional.into_iter().chain(named).filter_map(|(key, value)| Some((key.to_owned(), value?))));
     result.insert("details".into(), found.details());
     result.insert("model_info".into(), Value::Object(model_info));
     result.insert("tensors".into(), found.description.tensors.iter().map(tensor).collect());
@@ -99,6 +100,13 @@ fn modelfile(found: &Found, template: Option<&str>, system: Option<&str>) -> Str
     }
     for license in found.installed.licenses() {
         text.push_str(&block("LICENSE", &license));
+    }
+    for message in found.installed.messages() {
+        text.push_str(&block(&format!("MESSAGE {}", message.role), &message.content));
+    }
+    for name in ["renderer", "parser", "requires"] {
+        let value = found.installed.config.text(name);
+        value.into_iter().for_each(|value| text.push_str(&format!("{} {value}\n", name.to_uppercase())));
     }
     text
 }

@@ -85,9 +85,12 @@ fn only(value: &Value, names: &[&str]) -> Value {
 /// OpenAI's has, `auto` (as without it), `none`, `required`, or the name of a function.
 pub(super) fn choose(fields: &Fields, tools: Vec<Tool>) -> Result<(Vec<Value>, Option<Constraint>), ApiError> {
     let choice = fields.get("tool_choice");
+    let kind = choice.and_then(|c| c.as_str().or(c["type"].as_str()));
     let name = choice.and_then(|c| c["function"]["name"].as_str().or(c["name"].as_str()));
-    let callable: Vec<&Tool> = match (choice.and_then(Value::as_str), name) {
-        (None | Some("auto"), None) if choice.is_none_or(|c| c.is_string()) => Vec::new(),
+    let name = name.or(kind.filter(|kind| tools.iter().any(|tool| tool.name == *kind)));
+    let callable: Vec<&Tool> = match (kind, name) {
+        (None, None) if choice.is_none() => Vec::new(),
+        (Some("auto"), None) => Vec::new(),
         (Some("none"), _) => return Ok((Vec::new(), None)),
         (Some("required" | "any"), _) if tools.is_empty() => {
             return Err(ApiError::bad_request("tool_choice asks for a call, and the request has no tools"));

@@ -64,7 +64,7 @@ pub(crate) async fn answer(app: &App, caller: Caller, body: &Bytes, extra: &'sta
 fn native(fields: &Fields) -> Result<Fields, ApiError> {
     let mut native = Map::new();
     native.insert("messages".into(), json!(messages::native(fields)?));
-    let mut options = options(fields, &["max_tokens", "max_completion_tokens"], &[("temperature", 1.0), ("top_p", 1.0)]);
+    let mut options = options(fields, &["max_tokens", "max_completion_tokens"], &[("temperature", 1.0), ("top_p", 1.0)])?;
     match fields.get("stop") {
         None => {}
         Some(Value::String(stop)) => _ = options.insert("stop".into(), json!([stop])),

@@ -76,7 +76,7 @@ fn native(fields: &Fields) -> Result<Fields, ApiError> {
     if prompt.is_empty() {
         return Err(ApiError::bad_request("the request has no prompt"));
     }
-    let mut options = options(fields, &["max_tokens"], &[("temperature", 1.0), ("top_p", 1.0)]);
+    let mut options = options(fields, &["max_tokens"], &[("temperature", 1.0), ("top_p", 1.0)])?;
     let wrong_stop =
         |found: &Value| ApiError::bad_request(format!("invalid type for 'stop' field: {}", crate::json::kind(found)));
     match fields.get("stop") {

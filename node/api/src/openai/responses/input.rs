@@ -25,7 +25,7 @@ pub(super) fn native(fields: &Fields) -> Result<Fields, ApiError> {
         None => return Err(ApiError::bad_request("the request has no input")),
     }
     native.insert("messages".into(), json!(messages));
-    let options = options(fields, &["max_output_tokens"], &[("temperature", 1.0)]);
+    let options = options(fields, &["max_output_tokens"], &[("temperature", 1.0)])?;
     native.insert("options".into(), Value::Object(options));
     let format = fields.object("text")?.and_then(|t| t.get("format")?.as_object());
     if let Some(format) = format.filter(|f| f.get("type") == Some(&json!("json_schema"))) {
