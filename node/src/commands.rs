@@ -56,7 +56,7 @@ Environment:
   OLLAMA_MODELS             folder of the models [~/.ollama/models]
   OLLAMA_KEEP_ALIVE         how long a model stays in memory [5m]
   OLLAMA_CONTEXT_LENGTH     context in tokens where a request names none [4096]
-  OLLAMA_KV_CACHE_TYPE      how keys and values are kept: f16, or q8_0 in half the memory [f16]
+  OLLAMA_KV_CACHE_TYPE      how keys and values are kept: f16, or q8_0 (also for q4_0) in half the memory [f16]
   OLLAMA_NUM_PARALLEL       sessions of one model that run together [4]
   OLLAMA_MAX_LOADED_MODELS  models in memory together [3]
   OLLAMA_MAX_QUEUE          requests that may wait [512]

@@ -57,6 +57,8 @@ impl Config {
             threads: defaults.threads,
             kv_type: match text("OLLAMA_KV_CACHE_TYPE").as_str() {
                 "" => defaults.kv_type,
+                // Who wants them that small gets the smallest there is.
+                "q4_0" => KvType::Q8_0,
                 name => KvType::named(name).with_context(|| format!("OLLAMA_KV_CACHE_TYPE is {name}, needed is f16 or q8_0"))?,
             },
             sessions: None,

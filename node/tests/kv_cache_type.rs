@@ -21,6 +21,7 @@ fn ask(kv_type: &str) -> (String, u64) {
 fn kv_cache_type_is_half_the_memory() {
     let ((exact, f16_bytes), (near, q8_0_bytes)) = (ask("f16"), ask("q8_0"));
     assert_eq!(near, exact);
+    assert_eq!(ask("q4_0"), (exact, q8_0_bytes), "the nearest there is");
     // 4 layers × k and v × 2 heads × 2,048 positions: 64 values of 2 bytes, or 2 blocks of 34.
     assert_eq!(f16_bytes - q8_0_bytes, 4 * 2 * 2 * 2048 * (64 * 2 - 2 * 34));
 }

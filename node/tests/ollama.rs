@@ -211,6 +211,13 @@ fn g06_g08_g09_g13_g14_g15_generate_fields() {
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!((&rendered["done"], &rendered["response"]), (&json!(false), &json!("")));
+    let long = json!({ "raw": true, "prompt": "word ".repeat(200), "options": { "num_ctx": 64, "num_predict": 1 } });
+    let cut = post(long.clone());
+    let n_cut: u64 = cut.header("lantern-cut-tokens").unwrap().parse().unwrap();
+    assert!(n_cut > 100 && cut.json()["cut_tokens"] == n_cut && cut.json()["prompt_eval_count"].as_u64().unwrap() < 64);
+    let mut whole = long;
+    whole["truncate"] = json!(false);
+    assert!(post(whole).json()["error"].as_str().unwrap().contains("exceeds the available context size of 64 tokens"));
     let raw = post(json!({ "raw": true, "_debug_render_only": true })).json();
     assert_eq!(raw["_debug_info"]["rendered_template"], "Who are you?");
 }
