@@ -44,8 +44,12 @@ fn end_on_panic() {
 
 /// The daemon tells what it does, a command only what goes wrong. `LANTERN_LOG` overrides both.
 fn set_up_logs(daemon: bool) {
+    use std::io::IsTerminal;
+
     use tracing_subscriber::EnvFilter;
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("LANTERN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // Colours are for terminals: a log that is kept is read by others.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
 }

@@ -73,7 +73,7 @@ impl Look {
         assert_eq!(staged, Vec::<String>::new());
         // V7: the log tells no secrets.
         let log = d.log();
-        for secret in [d.models.path().to_str().unwrap(), "ltn_", PROMPT, "panicked at", "stack backtrace"] {
+        for secret in [d.models.path().to_str().unwrap(), "ltn_", PROMPT, "panicked at", "stack backtrace", "\u{1b}["] {
             assert!(!log.contains(secret), "the log holds {secret:?}:\n{log}");
         }
     }
