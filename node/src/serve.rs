@@ -24,10 +24,6 @@ use crate::threads;
 /// leave memory are kept in the folder `sessions`, if there is one.
 pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool) -> Result<Router> {
     let store = config.store();
-    if let Err(error) = store.sweep(true) {
-        tracing::warn!("half-written files could not be removed: {error}");
-    }
-    sweep_daily(store.clone());
     if guide::install_if_empty(&store)? {
         tracing::info!("installed {} in an empty store", guide::NAME);
     }
@@ -59,14 +55,16 @@ pub(crate) fn router(config: &Config, sessions: Option<PathBuf>, loopback: bool)
     }))
 }
 
-/// Looks every day for what belongs to nobody.
-fn sweep_daily(store: Store) {
+/// Looks at the start and every day for what belongs to nobody.
+fn sweep(store: Store) {
     tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        for first in std::iter::once(true).chain(std::iter::repeat(false)) {
             let store = store.clone();
-            // It tries again tomorrow.
-            _ = tokio::task::spawn_blocking(move || store.sweep(false)).await;
+            let swept = tokio::task::spawn_blocking(move || store.sweep(first)).await;
+            if let Ok(Err(error)) = swept {
+                tracing::warn!("files that belong to nobody could not be removed: {error}");
+            }
+            tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
         }
     });
 }
@@ -82,6 +80,7 @@ pub(crate) async fn serve(mut config: Config) -> Result<()> {
     })?;
     let address: SocketAddr = listener.local_addr().context("the listener has no address")?;
     config.threads = Some(threads::chosen(config.threads, config.cache.as_deref()));
+    sweep(config.store());
     let router = router(&config, config.sessions.clone(), address.ip().is_loopback())?;
     // Before anybody is told that it runs: a stop that comes at once is a stop as any other.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));

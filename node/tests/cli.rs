@@ -168,7 +168,7 @@ fn settings_are_checked_before_a_port_opens() {
     let serve = |name: &str, value: &str| command(models.path()).env(name, value).arg("serve").output().unwrap();
     fails(&serve("OLLAMA_ORIGINS", "chat.example"), 1, "origin \"chat.example\" must begin with");
     fails(&serve("OLLAMA_MAX_QUEUE", "many"), 1, "OLLAMA_MAX_QUEUE is \"many\"");
-    fails(&serve("OLLAMA_KV_CACHE_TYPE", "q4_0"), 1, "OLLAMA_KV_CACHE_TYPE is q4_0, needed is f16 or q8_0");
+    fails(&serve("OLLAMA_KV_CACHE_TYPE", "q2_0"), 1, "OLLAMA_KV_CACHE_TYPE is q2_0, needed is f16 or q8_0");
     fails(&serve("OLLAMA_KEEP_ALIVE", "soon"), 1, "OLLAMA_KEEP_ALIVE cannot be used");
     let d = Daemon::start();
     fails(&serve("OLLAMA_HOST", &d.address), 1, "is another server running there?");

@@ -5,6 +5,7 @@
 //! Nothing of an archive becomes a path: entries must have these names in this order, and a blob the digest it was announced by.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -147,8 +148,8 @@ impl Store {
                     let expected = waiting.iter().find(|digest| path == path_of(digest)).cloned();
                     let expected =
                         expected.ok_or_else(|| ArchiveError::Layout(format!("{:?} belongs to no model", shown(&path))))?;
-                    let (got, size) = self.write_blob(&mut entry, &mut |n| progress(done + n))?;
-                    unpacked.new.push(self.blob_path(&got).expect("our own digest is well formed"));
+                    let (got, size, is_new) = self.write_blob(&mut entry, &mut |n| progress(done + n))?;
+                    unpacked.new.extend(self.blob_path(&got).filter(|_| is_new));
                     if !got.eq_ignore_ascii_case(&expected) {
                         return Err(ArchiveError::Digest { name: shown(&path), got });
                     }
@@ -196,8 +197,10 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
+        let _turn = self.store.turn();
         // What a manifest names by now is somebody's; one that cannot be read may name any of them.
-        let Some(used) = self.store.used() else { return };
+        let nobody = !self.store.folder().join("manifests").exists();
+        let Some(used) = self.store.used().or(nobody.then(HashSet::new)) else { return };
         let file = |blob: &PathBuf| blob.file_name().and_then(|name| name.to_str()).map(String::from);
         for blob in self.new.iter().filter(|blob| !used.contains(&file(blob))) {
             // What cannot be removed now is found by nobody.

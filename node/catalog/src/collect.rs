@@ -1,8 +1,8 @@
 //! What lies in the store and belongs to nobody.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -37,8 +37,9 @@ impl Store {
         Ok(())
     }
 
-    /// Files of all blobs that manifests name; `None` when one of them cannot be read.
+    /// Files of all blobs that manifests name; `None` when one of them cannot be read, or may lie where it is not seen.
     pub(crate) fn used(&self) -> Option<HashSet<Option<String>>> {
+        self.is_plain()?;
         let manifest = |name: ModelName| -> Option<Manifest> {
             serde_json::from_slice(&read_limited(&self.manifest_path(&name), MANIFEST_BYTES_MAX).ok()?).ok()
         };
@@ -52,6 +53,33 @@ impl Store {
         )
     }
 
+    /// Whether every manifest is where [`Store::names`] looks: nothing unreadable, no link, no name it does not know.
+    fn is_plain(&self) -> Option<()> {
+        let is_manifests = |name: &OsStr| name.as_encoded_bytes().starts_with(b"manifest");
+        let others = fs::read_dir(self.folder()).ok()?.map(|entry| entry.map(|entry| entry.file_name()));
+        if others.collect::<io::Result<Vec<_>>>().ok()?.iter().any(|name| is_manifests(name) && name != "manifests") {
+            return None;
+        }
+        let (mut folders, mut n_files) = (vec![self.folder().join("manifests")], 0);
+        for level in 0..4 {
+            let mut inside = Vec::new();
+            for entry in folders.iter().map(fs::read_dir).collect::<io::Result<Vec<_>>>().ok()?.into_iter().flatten() {
+                let entry = entry.ok()?;
+                let kind = entry.file_type().ok()?;
+                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                match (kind.is_dir(), kind.is_file()) {
+                    (true, _) if level < 3 => inside.push(entry.path()),
+                    (_, true) if level == 3 && !is_hidden => n_files += 1,
+                    // What an editor or a desktop left is no manifest.
+                    (_, true) if level < 3 || is_hidden => {}
+                    _ => return None,
+                }
+            }
+            folders = inside;
+        }
+        (n_files == self.names().len()).then_some(())
+    }
+
     /// Removes what is older than a day and belongs to nobody: what processes that ended without a word left half written, and
     /// downloads that nobody went on with. At a start, `prunes` removes blobs that no model uses as well; none of them is part of a
     /// download that goes on.
@@ -63,7 +91,7 @@ impl Store {
         if !blobs.is_dir() {
             return Ok(());
         }
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let used = if prunes && !self.keeps_unused { self.used() } else { None };
         for entry in fs::read_dir(blobs)?.flatten() {
             let name = entry.file_name();
@@ -121,6 +149,24 @@ mod tests {
         store.clone().keeping_unused(true).sweep(true).unwrap();
         store.sweep(false).unwrap();
         assert!(files().contains(&orphan));
+        // Where manifests may lie that are not seen, every blob may be one of theirs.
+        let manifests = folder.path().join("manifests");
+        let (away, host) = (folder.path().join("away"), manifests.join("registry.ollama.ai"));
+        fs::rename(&manifests, &away).unwrap();
+        store.sweep(true).unwrap();
+        fs::rename(&away, &manifests).unwrap();
+        for strange in [folder.path().join("manifests-v2"), host.join("library/a/of a folder")] {
+            fs::create_dir(&strange).unwrap();
+            store.sweep(true).unwrap();
+            fs::remove_dir(&strange).unwrap();
+        }
+        let linked = manifests.join("elsewhere");
+        std::os::unix::fs::symlink(&host, &linked).unwrap();
+        store.sweep(true).unwrap();
+        fs::remove_file(&linked).unwrap();
+        // What a desktop leaves is no manifest.
+        fs::write(host.join(".DS_Store"), "").unwrap();
+        assert!(files().contains(&orphan) && of_model.iter().all(|name| files().contains(name)), "{:?}", files());
         store.sweep(true).unwrap();
         assert_eq!(files().len(), of_model.len() + 2, "{:?}", files());
         assert!(of_model.iter().all(|name| files().contains(name)));

@@ -64,7 +64,7 @@ impl Store {
         }
         let mut add = |media_type: &str, bytes: &[u8], replaces: &[&str]| -> Result<(), StoreError> {
             layers.retain(|layer| !replaces.contains(&layer.media_type.as_str()));
-            let (digest, size, new) = self.add_blob(bytes)?;
+            let (digest, size, new) = self.write_blob(&mut &bytes[..], &mut |_| {})?;
             progress(if new { Created::New(digest.clone()) } else { Created::Existing(digest.clone()) });
             layers.push(Layer { media_type: media_type.into(), digest, size });
             Ok(())
@@ -87,7 +87,8 @@ impl Store {
             add(MESSAGES, &serde_json::to_vec(&recipe.messages).expect("messages are texts"), &[MESSAGES])?;
         }
         let config = config(recipe);
-        let (digest, size, new) = self.add_blob(&serde_json::to_vec(&config).expect("a config has only texts"))?;
+        let bytes = serde_json::to_vec(&config).expect("a config has only texts");
+        let (digest, size, new) = self.write_blob(&mut bytes.as_slice(), &mut |_| {})?;
         progress(if new { Created::New(digest.clone()) } else { Created::Existing(digest.clone()) });
         progress(Created::WritingManifest);
         let manifest = Manifest::new(Layer::config(digest, size), layers);

@@ -1,6 +1,7 @@
 //! One layer of a model, in parts that several connections bring at once. How much of each part has arrived is written down
 //! beside the layer, so that a later attempt asks for the rest, whatever ended this one.
 
+use std::fs::TryLockError;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,6 +114,7 @@ impl Download<'_> {
     /// # Errors
     /// When nothing comes for several attempts, more comes than was announced, or the disk cannot be written.
     pub(crate) async fn run(&self, report: impl FnMut(u64) + Send) -> Result<(), PullError> {
+        let _held = self.hold()?;
         let notes = Notes::read(self.partial, self.layer.size);
         if notes.completed() == 0 {
             // Bytes of which nothing is known mean nothing.
@@ -123,10 +125,19 @@ impl Download<'_> {
         shared.tell(None);
         let parts = iter(missing.into_iter().map(Ok)).try_for_each_concurrent(N_STREAMS, |index| self.part(index, &shared));
         match parts.await {
-            Err(Interrupted::NoRanges) => self.whole(&shared).await?,
-            other => other.map_err(last_word)?,
+            Err(Interrupted::NoRanges) => self.whole(&shared).await,
+            other => other.map_err(last_word),
         }
-        Ok(shared.notes(|notes| notes.forget())?)
+    }
+
+    /// The right to write the layer, which one process at a time has.
+    fn hold(&self) -> Result<std::fs::File, PullError> {
+        let file = std::fs::File::options().write(true).create(true).truncate(false).open(self.partial)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(PullError::Elsewhere { digest: self.layer.digest.clone() }),
+            // Some file systems know no locks.
+            Err(TryLockError::Error(_)) | Ok(()) => Ok(file),
+        }
     }
 
     /// Fetches a part, with as many attempts as bring something.
@@ -231,7 +242,15 @@ impl Download<'_> {
         }
         file.flush().await?;
         file.sync_data().await?;
-        if done < self.layer.size { Err(Interrupted::Network("the download broke off".into())) } else { Ok(()) }
+        if done < self.layer.size {
+            return Err(Interrupted::Network("the download broke off".into()));
+        }
+        // All that is left to do may still end before it is done.
+        let (path, text) = shared.notes(|notes| {
+            notes.safe = (0..notes.safe.len()).map(|index| notes.len(index)).collect();
+            (notes.file.clone(), notes.text())
+        });
+        Ok(tokio::task::spawn_blocking(move || write_notes(&path, &text)).await.expect("writing does not panic")?)
     }
 
     fn too_long(&self) -> Interrupted {
@@ -239,15 +258,23 @@ impl Download<'_> {
     }
 }
 
-/// Removes a layer that is not whole, and what is known of it.
+/// Removes a layer that is not what it should be, and what is known of it.
 pub(crate) async fn discard(partial: &Path) -> io::Result<()> {
-    for file in [partial.to_owned(), notes_file(partial)] {
-        match fs::remove_file(file).await {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+    remove(partial).await?;
+    remove(&notes_file(partial)).await
+}
+
+/// Makes a layer that is whole the blob it is.
+pub(crate) async fn keep(partial: &Path, blob: &Path) -> io::Result<()> {
+    fs::rename(partial, blob).await?;
+    remove(&notes_file(partial)).await
+}
+
+async fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file).await {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn notes_file(partial: &Path) -> PathBuf {
@@ -308,14 +335,6 @@ impl Notes {
     /// Parts of which something is missing.
     fn missing(&self) -> Vec<usize> {
         (0..self.done.len()).filter(|index| self.done[*index] < self.len(*index)).collect()
-    }
-
-    /// Nothing need be known of a layer that is whole.
-    fn forget(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
     }
 }
 

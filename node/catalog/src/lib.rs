@@ -15,6 +15,7 @@ mod place;
 mod publish;
 mod pull;
 mod store;
+mod turn;
 mod upload;
 
 pub use archive::{ArchiveError, Unpacked};

@@ -1,7 +1,6 @@
 //! What a name means.
 
 use std::fs;
-use std::sync::PoisonError;
 
 use crate::manifest::Manifest;
 use crate::name::ModelName;
@@ -11,7 +10,7 @@ impl Store {
     /// Makes a name mean the model of a manifest, whose blobs are in the store, and removes blobs that only its former meaning used;
     /// `removing` is called before any is. A spelling of the name that is there already stays.
     pub(crate) fn publish(&self, name: &ModelName, manifest: &[u8], removing: impl FnOnce()) -> Result<(), StoreError> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         self.check_whole(name, manifest)?;
         let former = self.find(name).ok();
         self.write_whole(&self.manifest_path(&self.spelt(name)), manifest)?;

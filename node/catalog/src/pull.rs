@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use reqwest::{StatusCode, header};
-use tokio::fs;
 use tokio::sync::Mutex;
 
 use crate::download::{self, Download, Rate};
@@ -71,6 +70,8 @@ pub enum PullError {
     NotFound,
     #[error("pull model manifest: {status}: {reason}")]
     Refused { status: u16, reason: String },
+    #[error("{digest} is being fetched by another process; wait for it, or stop it")]
+    Elsewhere { digest: String },
     #[error("models are pulled from {known} only, not from {host}; LANTERN_PULL_HOSTS names further hosts")]
     OtherHost { host: String, known: String },
     #[error(
@@ -222,11 +223,17 @@ impl Registry {
                 download.run(report).await?;
             }
             verified(layer, &partial).await?;
-            fs::rename(&partial, &blob).await?;
+            download::keep(&partial, &blob).await?;
         }
         progress(Progress::WritingManifest);
-        store.publish(name, &bytes, || progress(Progress::Removing))?;
-        Ok(())
+        // Reads every manifest and may remove files of gigabytes.
+        let (store, name) = (store.clone(), name.clone());
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let published = tokio::task::spawn_blocking(move || store.publish(&name, &bytes, || _ = tell.send(())));
+        if told.recv().await.is_some() {
+            progress(Progress::Removing);
+        }
+        Ok(published.await.expect("publishing does not panic")?)
     }
 }
 

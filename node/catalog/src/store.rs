@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ const COPY_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
-    /// Held while names change their meaning: a blob that one manifest lets go of may be one that another is about to need.
+    /// See [`Store::turn`].
     pub(crate) changing: Arc<Mutex<()>>,
     /// Whether blobs stay that no model uses any more.
     pub(crate) keeps_unused: bool,
@@ -87,7 +87,7 @@ impl Store {
     /// # Errors
     /// When there is no such model, or files cannot be removed.
     pub fn remove(&self, name: &ModelName) -> Result<(), StoreError> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let installed = self.find(name)?;
         let path = self.manifest_path(&installed.name);
         fs::remove_file(&path)?;
@@ -113,14 +113,14 @@ impl Store {
         license: Option<&str>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), StoreError> {
-        let (digest, size) = self.write_blob(source, progress)?;
+        let (digest, size, _) = self.write_blob(source, progress)?;
         let mut layers = vec![Layer { media_type: MODEL.into(), digest, size }];
         if let Some(text) = license {
-            let (digest, size) = self.write_blob(&mut text.as_bytes(), &mut |_| {})?;
+            let (digest, size, _) = self.write_blob(&mut text.as_bytes(), &mut |_| {})?;
             layers.push(Layer { media_type: LICENSE.into(), digest, size });
         }
         let config = serde_json::to_vec(&Config::of(facts)).expect("a config has only texts");
-        let (digest, size) = self.write_blob(&mut config.as_slice(), &mut |_| {})?;
+        let (digest, size, _) = self.write_blob(&mut config.as_slice(), &mut |_| {})?;
         let manifest = Manifest::new(Layer::config(digest, size), layers);
         let manifest = serde_json::to_vec(&manifest).expect("a manifest has only texts and numbers");
         self.publish(name, &manifest, || {})
@@ -186,19 +186,13 @@ impl Store {
         Ok(blobs)
     }
 
-    /// Makes some bytes a blob. Tells its digest and size, and whether it was not here before.
-    pub(crate) fn add_blob(&self, bytes: &[u8]) -> Result<(String, u64, bool), StoreError> {
-        let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
-        let new = self.has_blob(&digest) == Some(false);
-        let (digest, size) = self.write_blob(&mut &bytes[..], &mut |_| {})?;
-        Ok((digest, size, new))
-    }
-
-    /// Streams bytes into the blob of their digest.
-    pub(crate) fn write_blob(&self, source: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(String, u64), StoreError> {
-        let blobs = self.create_blobs()?;
-        let staging = Staging::new(&blobs);
-        let mut file = File::create(&staging.0)?;
+    /// Streams bytes into the blob of their digest. Tells digest and size, and whether it was not here before.
+    pub(crate) fn write_blob(
+        &self,
+        source: &mut dyn Read,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(String, u64, bool), StoreError> {
+        let (staging, mut file) = Staging::new(&self.create_blobs()?)?;
         let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0; COPY_BYTES]);
         loop {
             let n = source.read(&mut buffer)?;
@@ -212,8 +206,9 @@ impl Store {
         }
         file.sync_all()?;
         let digest = format!("sha256:{}", hex(&hasher.finalize()));
+        let is_new = self.has_blob(&digest) == Some(false);
         fs::rename(&staging.0, self.blob_path(&digest).expect("our own digest is well formed"))?;
-        Ok((digest, size))
+        Ok((digest, size, is_new))
     }
 
     /// Writes a small file so that it is seen whole or not at all.
@@ -221,8 +216,7 @@ impl Store {
         let folder = path.parent().expect("a manifest lies in a folder");
         fs::create_dir_all(folder)?;
         // Beside the blobs: what lies among the manifests is read as one.
-        let staging = Staging::new(&self.create_blobs()?);
-        let mut file = File::create(&staging.0)?;
+        let (staging, mut file) = Staging::new(&self.create_blobs()?)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&staging.0, path)?;
@@ -237,10 +231,16 @@ pub(crate) struct Staging(pub(crate) PathBuf);
 static N_STAGED: AtomicU64 = AtomicU64::new(0);
 
 impl Staging {
-    /// A name of its own in a folder.
-    pub(crate) fn new(folder: &Path) -> Staging {
-        let number = N_STAGED.fetch_add(1, Ordering::Relaxed);
-        Staging(folder.join(format!("staging-{}-{number}-partial", std::process::id())))
+    /// A new file in a folder. Processes in containers may have the same number: a name that is taken is left alone.
+    pub(crate) fn new(folder: &Path) -> io::Result<(Staging, File)> {
+        loop {
+            let number = N_STAGED.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("staging-{}-{number}-partial", std::process::id()));
+            match File::create_new(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => return other.map(|file| (Staging(path), file)),
+            }
+        }
     }
 }
 

@@ -37,8 +37,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn upload(&self) -> io::Result<Upload> {
-        let staging = Staging::new(&self.create_blobs()?);
-        let file = std::fs::File::create(&staging.0)?;
+        let (staging, file) = Staging::new(&self.create_blobs()?)?;
         Ok(Upload { store: self.clone(), staging, file, hasher: Sha256::new() })
     }
 }
@@ -55,7 +54,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn draft(&self) -> io::Result<Draft> {
-        Ok(Draft { store: self.clone(), staging: Staging::new(&self.create_blobs()?) })
+        Ok(Draft { store: self.clone(), staging: Staging::new(&self.create_blobs()?)?.0 })
     }
 }
 

@@ -241,3 +241,43 @@ async fn c19_a_registry_that_falls_silent() {
     let found = store.find(&ModelName::parse("large").unwrap()).unwrap();
     assert_eq!(std::fs::read(found.model_path().unwrap()).unwrap(), large());
 }
+
+/// What has arrived whole is kept when another layer does not come, and is not asked for again.
+#[tokio::test]
+async fn a_whole_layer_waits_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let blob = format!("/v2/library/large/blobs/{}", digest(&large()));
+    let replies = |weights: Reply, config: Reply| {
+        HashMap::from([
+            ("/v2/library/large/manifests/latest".to_owned(), Reply::Bytes(manifest(CONFIG, &large(), large().len()))),
+            (blob.clone(), weights),
+            (format!("/v2/library/large/blobs/{}", digest(CONFIG)), config),
+        ])
+    };
+    for with_ranges in [true, false] {
+        let weights = if with_ranges { Reply::Bytes(large()) } else { Reply::NoRanges(large()) };
+        let first = serve(replies(weights, Reply::Status(404, "gone")));
+        assert!(pull(&first, &store, "large").await.0.unwrap_err().to_string().contains("404"));
+        let second = serve(replies(Reply::Status(404, "asked again"), Reply::Bytes(CONFIG.to_vec())));
+        pull(&second, &store, "large").await.0.unwrap();
+        assert_eq!(ranges(&second, &blob), []);
+        assert_eq!(std::fs::read_dir(folder.path().join("blobs")).unwrap().count(), 2, "no notes are left");
+        store.remove(&ModelName::parse("large").unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_processes_do_not_write_one_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let (server, _) = large_registry(Reply::Bytes);
+    std::fs::create_dir_all(folder.path().join("blobs")).unwrap();
+    let partial = folder.path().join("blobs").join(digest(&large()).replace(':', "-")).with_extension("part");
+    let other = std::fs::File::create(&partial).unwrap();
+    other.lock().unwrap();
+    let refused = pull(&server, &store, "large").await.0.unwrap_err().to_string();
+    assert!(refused.contains("is being fetched by another process"), "{refused}");
+    drop(other);
+    pull(&server, &store, "large").await.0.unwrap();
+}

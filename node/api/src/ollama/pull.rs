@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,22 +82,35 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
             tell(object(&progress), false);
         }
     };
-    let pull = app.registry.pull(&app.store, &name, report);
-    let result = tokio::select! {
-        result = pull => Some(result),
-        () = log.closed() => None,
+    let mut pull = pin!(app.registry.pull(&app.store, &name, report));
+    let result = loop {
+        tokio::select! {
+            result = &mut pull => break Some(result),
+            () = log.closed() => {
+                let mut pulls = app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner);
+                // Somebody may have come in this moment.
+                if log.receiver_count() == 0 {
+                    pulls.remove(&name.full());
+                    break None;
+                }
+            }
+        }
     };
     // From here on a client that asks begins anew; those who follow learn how this one ended.
-    app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.full());
     match result {
-        Some(Ok(())) => {
-            tracing::info!("pulled {name}");
-            tell(json!({ "status": "success" }), true);
-        }
-        Some(Err(error)) => {
-            tracing::warn!("could not pull {name}: {error}");
-            log.send_modify(|log| log.failed = Some(status(&error)));
-            tell(json!({ "error": error.to_string() }), true);
+        Some(result) => {
+            app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.full());
+            match result {
+                Ok(()) => {
+                    tracing::info!("pulled {name}");
+                    tell(json!({ "status": "success" }), true);
+                }
+                Err(error) => {
+                    tracing::warn!("could not pull {name}: {error}");
+                    log.send_modify(|log| log.failed = Some(status(&error)));
+                    tell(json!({ "error": error.to_string() }), true);
+                }
+            }
         }
         None => tracing::info!("stopped pulling {name}: nobody waits for it"),
     }
