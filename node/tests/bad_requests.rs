@@ -9,7 +9,7 @@ use std::io::Write;
 
 use std::io::Read;
 
-use daemon::{Reply, canary, row};
+use daemon::{Daemon, Reply, canary, row};
 use kernels::QuantType;
 use serde_json::{Value, json};
 use testkit::{Shape, tiny_model};
@@ -350,4 +350,32 @@ fn fields_of_another_type_in_other_dialects() {
             assert!(reply.status == 400 && told.contains(name), "{path} {name}: {} {told}", reply.status);
         }
     });
+}
+
+/// What is much too long is not read to its end: others go on, and the refusal comes soon.
+#[test]
+fn e14_chats_of_megabytes() {
+    row(|d| {
+        for text in ["word ".repeat(1 << 20), " ".repeat(5 << 20)] {
+            let chat = d.post(PATHS[1], &with(|b| b["messages"][0]["content"] = json!(text)));
+            check(&chat, 400, "exceeds the available context size of 2048 tokens");
+        }
+    });
+}
+
+/// Of raw prompts both ends count. A context that was filled once keeps its memory, so only the answers are looked at.
+#[test]
+fn e14_raw_prompts_of_megabytes() {
+    let d = Daemon::start();
+    for text in ["word ".repeat(1 << 20), " ".repeat(5 << 20), "größe".repeat(1 << 18)] {
+        let raw = with(|b| {
+            b["raw"] = json!(true);
+            b["prompt"] = json!(text);
+            b["options"]["num_predict"] = json!(1);
+        });
+        let cut = d.post(PATHS[0], &raw);
+        assert_eq!(cut.status, 200, "{}", cut.body);
+        let n_cut: usize = cut.header("lantern-cut-tokens").unwrap().parse().unwrap();
+        assert!(n_cut > 1000 && cut.json()["prompt_eval_count"].as_u64().unwrap() < 2048, "{n_cut}");
+    }
 }

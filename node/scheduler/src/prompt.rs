@@ -28,6 +28,11 @@ pub(crate) struct Tokens {
 /// Room a prompt must leave for at least one token of the answer.
 const ANSWER_ROOM: usize = 1;
 
+/// Bytes of a text that are read first for each token it may have.
+const FIRST_LOOK_BYTES: usize = 16;
+/// Tokens at the edge of a part that may be others in the whole.
+const SEAM_TOKENS: usize = 64;
+
 /// Renders and tokenizes the input of a request for text, for a context of `n_ctx`.
 pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: usize) -> Result<Prompt, Failure> {
     match input {
@@ -39,10 +44,9 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
             let mut tokens = context.clone();
-            tokens.extend(encode(model, &text, Some(guard), context.is_empty()));
-            if tokens.len() + ANSWER_ROOM > n_ctx {
-                return Err(too_long(tokens.len(), n_ctx));
-            }
+            let room = n_ctx.saturating_sub(context.len() + ANSWER_ROOM);
+            let encoded = encode_within(model, &text, Some(guard), context.is_empty(), room);
+            tokens.extend(encoded.map_err(|n| too_long(context.len() + n, n_ctx))?);
             let names = tools.iter().filter_map(|tool| tool["function"]["name"].as_str().map(String::from)).collect();
             let told = think.as_ref() != Some(&Think::Off);
             let parser = Some(AnswerParser::new(chat.format(), &text, names, told));
@@ -56,22 +60,21 @@ pub(crate) fn prepare(model: &Model, input: &Input, options: &Options, n_ctx: us
             if options.render_only {
                 return Ok(Prompt::Rendered(text.replace(guard, "")));
             }
-            let tokens = encode(model, &text, Some(guard), true);
-            if tokens.len() + ANSWER_ROOM > n_ctx {
-                Err(too_long(tokens.len(), n_ctx))
-            } else {
-                Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
-            }
+            let tokens = encode_within(model, &text, Some(guard), true, n_ctx.saturating_sub(ANSWER_ROOM));
+            let tokens = tokens.map_err(|n| too_long(n, n_ctx))?;
+            Ok(Prompt::Tokens(Tokens { tokens, n_ctx, ..Tokens::default() }))
         }
         Input::Text { prompt, .. } if options.render_only => Ok(Prompt::Rendered(prompt.clone())),
         Input::Text { prompt, context, truncate } => {
-            let mut tokens = context.clone();
-            tokens.extend(encode(model, prompt, None, context.is_empty()));
-            let n_whole = tokens.len();
-            if n_whole + ANSWER_ROOM > n_ctx {
-                if !(options.shift && *truncate) {
-                    return Err(too_long(n_whole, n_ctx));
-                }
+            let room = n_ctx.saturating_sub(context.len() + ANSWER_ROOM);
+            let (encoded, n_whole) = match encode_within(model, prompt, None, context.is_empty(), room) {
+                Ok(tokens) => (tokens, None),
+                Err(n) if !(options.shift && *truncate) => return Err(too_long(context.len() + n, n_ctx)),
+                Err(n) => (both_ends(model, prompt, context.is_empty(), n_ctx), Some(context.len() + n)),
+            };
+            let mut tokens = [context.as_slice(), &encoded].concat();
+            let n_whole = n_whole.map_or(tokens.len(), |at_least| at_least.max(tokens.len()));
+            if tokens.len() + ANSWER_ROOM > n_ctx {
                 shorten(&mut tokens, options.n_keep.unwrap_or(usize::MAX), n_ctx);
             }
             Ok(Prompt::Tokens(Tokens { n_cut: n_whole - tokens.len(), tokens, n_ctx, ..Tokens::default() }))
@@ -92,8 +95,37 @@ pub(crate) fn shorten(tokens: &mut Vec<u32>, n_keep: usize, n_ctx: usize) {
 
 fn too_long(n_prompt: usize, n_ctx: usize) -> Failure {
     Failure::request(format!(
-        "the request of {n_prompt} tokens exceeds the available context size of {n_ctx} tokens; shorten it or raise num_ctx"
+        "the request of at least {n_prompt} tokens exceeds the available context size of {n_ctx} tokens; shorten it or raise num_ctx"
     ))
+}
+
+/// The tokens of a text, or how many they are at least where that is more than `n_max`. A text that is much too long is not read to
+/// its end: whoever sends megabytes would stop everybody's answers.
+fn encode_within(model: &Model, text: &str, guard: Option<char>, first: bool, n_max: usize) -> Result<Vec<u32>, usize> {
+    let mut len = (n_max + SEAM_TOKENS) * FIRST_LOOK_BYTES;
+    while len < text.len() {
+        let n = encode(model, &text[..text.floor_char_boundary(len)], guard, first).len();
+        if n > n_max + SEAM_TOKENS {
+            return Err(n - SEAM_TOKENS);
+        }
+        len *= 2;
+    }
+    let tokens = encode(model, text, guard, first);
+    if tokens.len() > n_max { Err(tokens.len()) } else { Ok(tokens) }
+}
+
+/// Tokens of the beginning and of the end of a text: of each more than a context of `n_ctx` holds, or all of it.
+fn both_ends(model: &Model, text: &str, first: bool, n_ctx: usize) -> Vec<u32> {
+    let mut len = (n_ctx + SEAM_TOKENS) * FIRST_LOOK_BYTES;
+    while 2 * len < text.len() {
+        let head = encode(model, &text[..text.floor_char_boundary(len)], None, first);
+        let tail = encode(model, &text[text.ceil_char_boundary(text.len() - len)..], None, false);
+        if head.len().min(tail.len()) > n_ctx + SEAM_TOKENS {
+            return [&head[..n_ctx], &tail[SEAM_TOKENS..]].concat();
+        }
+        len *= 2;
+    }
+    encode(model, text, None, first)
 }
 
 fn encode(model: &Model, text: &str, guard: Option<char>, first: bool) -> Vec<u32> {
@@ -121,7 +153,8 @@ impl Chat<'_> {
         messages.iter_mut().for_each(|message| *message = guarded(self.model, message, guard));
         let tools: Vec<Value> = self.tools.iter().map(|tool| guarded(self.model, tool, guard)).collect();
         let whole = self.render(&messages, &tools)?;
-        let fits = |text: &str| encode(self.model, text, Some(guard), true).len() + ANSWER_ROOM <= n_ctx;
+        let room = n_ctx.saturating_sub(ANSWER_ROOM);
+        let fits = |text: &str| encode_within(self.model, text, Some(guard), true, room).is_ok();
         let last = messages.len() - 1;
         let n_droppable = messages[..last].iter().filter(|m| m["role"] != "system").count();
         if !truncate || n_droppable == 0 || fits(&whole) {

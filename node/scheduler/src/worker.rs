@@ -22,6 +22,8 @@ pub const N_BATCH: usize = 256;
 const N_EMBEDDED: usize = 64;
 /// Time between looks at readers that have fallen behind.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long requests are let in before those who are running go on.
+const ADMISSION_MAX: Duration = Duration::from_millis(50);
 
 pub(crate) struct Worker {
     queue: Arc<Queue>,
@@ -93,8 +95,11 @@ impl Worker {
 
     /// Takes waiting requests for as long as there is one that can begin now.
     fn admit(&mut self) {
-        let queue = self.queue.clone();
-        while let Some(waiting) = queue.take(|request| self.admissible(request)) {
+        let (queue, begun) = (self.queue.clone(), Instant::now());
+        // Those who are running go on between two whose prompts take long to prepare.
+        while begun.elapsed() < ADMISSION_MAX
+            && let Some(waiting) = queue.take(|request| self.admissible(request))
+        {
             let keep_alive = waiting.request.keep_alive;
             let digest = waiting.request.model.digest.clone();
             match waiting.request.input {
