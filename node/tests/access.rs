@@ -268,3 +268,28 @@ fn g_one_client_has_its_bounds() {
     );
     assert_eq!(other.status, 200, "another client is served: {}", other.body);
 }
+
+/// Behind a proxy on this machine everybody seems to be on this machine.
+#[test]
+fn callers_behind_a_proxy() {
+    let from =
+        |d: &Daemon, method: &str, path: &str, headers: &[(&str, &str)]| d.send(method, path, headers, r#"{"model":"x"}"#).status;
+    let standard = Daemon::start();
+    for (header, value, uses, changes) in [
+        ("X-Forwarded-For", "192.168.1.7", 200, 401),
+        ("X-Forwarded-For", "127.0.0.1", 200, 401),
+        ("X-Forwarded-For", "127.0.0.1, 203.0.113.5", 403, 403),
+        ("Via", "1.1 box", 403, 403),
+    ] {
+        let found = (
+            from(&standard, "GET", "/api/tags", &[(header, value)]),
+            from(&standard, "DELETE", "/api/delete", &[(header, value)]),
+        );
+        assert_eq!(found, (uses, changes), "{header}: {value}");
+    }
+    let tokens = Daemon::start_with(&[("LANTERN_ACCESS", "tokens")]);
+    let bearer = format!("Bearer {}", token(&tokens, "far", Access::Read, Timestamp::now()));
+    let far = ("X-Forwarded-For", "203.0.113.5");
+    assert_eq!(from(&tokens, "GET", "/api/tags", &[far]), 401);
+    assert_eq!(from(&tokens, "GET", "/api/tags", &[far, ("Authorization", &bearer)]), 200);
+}

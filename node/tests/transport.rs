@@ -102,6 +102,24 @@ fn d05_bodies_beyond_their_bound() {
     });
 }
 
+/// Who announces much and sends little keeps nobody out.
+#[test]
+fn d02_large_bodies_beside_slow_ones() {
+    row(|d| {
+        let head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        let begin = |length: &str| {
+            let mut stream = connect(d);
+            stream.write_all(format!("{head}{length}\r\n\r\n").as_bytes()).unwrap();
+            stream
+        };
+        let slow: Vec<TcpStream> =
+            (0..20).map(|i| begin(if i % 2 == 0 { "Transfer-Encoding: chunked" } else { "Content-Length: 16000000" })).collect();
+        let large = json!({ "model": "lantern-guide", "stream": false, "messages": [{ "role": "user", "content": "x".repeat(8 << 20) }] });
+        assert_eq!(d.post("/api/chat", &large).status, 400, "it is read, and too long for the model");
+        drop(slow);
+    });
+}
+
 #[test]
 fn d06_lengths_and_chunks_that_make_no_sense() {
     row(|d| {

@@ -4,7 +4,9 @@
 mod host;
 mod origin;
 mod policy;
+mod proxy;
 
 pub use host::host_allowed;
 pub use origin::{OriginError, OriginVerdict, Origins};
 pub use policy::{Mode, Need, Place, Reach, Verdict, host_of};
+pub use proxy::through_proxy;

@@ -31,13 +31,15 @@ pub enum Mode {
     Open,
 }
 
-/// Where a caller is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a caller is, the most trusted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// On this machine.
     Here,
     /// In a private network.
     Home,
+    /// Wherever a proxy of the owner lets people come from.
+    BehindProxy,
     Elsewhere,
 }
 
@@ -68,6 +70,8 @@ impl Place {
 /// What stands for a client's machine: its address, of which an IPv6 host has as many as it likes below its network's 64 bits.
 pub fn host_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        // Neighbours: they share these 64 bits.
+        IpAddr::V6(v6) if v6.is_unique_local() || v6.is_unicast_link_local() => IpAddr::V6(v6),
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         other => other,
     }
@@ -94,6 +98,7 @@ impl Mode {
         match self {
             Mode::Open => return Verdict::Allowed,
             _ if place == Place::Elsewhere => return Verdict::Refused,
+            Mode::Standard if place == Place::BehindProxy => return Verdict::Refused,
             Mode::Standard if need == Need::Use => return Verdict::Allowed,
             Mode::Standard if place == Place::Here && !from_browser => return Verdict::Allowed,
             Mode::Standard | Mode::Tokens => {}
@@ -135,6 +140,8 @@ mod tests {
         let check = |text: &str, expected: &str| assert_eq!(host_of(text.parse().unwrap()).to_string(), expected, "{text}");
         check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
         check("::1", "::1");
+        check("fe80::1:2:3:4", "fe80::1:2:3:4");
+        check("fd00::1:2:3:4", "fd00::1:2:3:4");
         check("::ffff:192.168.1.7", "192.168.1.7");
         check("10.0.0.1", "10.0.0.1");
     }

@@ -2,19 +2,21 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use access::{Need, Place, Reach, Verdict};
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http_body_util::LengthLimitError;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use store::{Access, Token};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zstd::stream::read::Decoder;
 
+use crate::caller::through_proxy;
 use crate::error::ApiError;
 use crate::json::BODY_BYTES_MAX;
 use crate::{App, anthropic, openai};
@@ -25,6 +27,8 @@ const API_KEY: &str = "x-api-key";
 const WINDOW_LOG_MAX: u32 = 23;
 /// Bytes, in KiB, of large bodies that may be on their way at once: a client cannot hold more memory than that by sending slowly.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(128 << 10);
+/// How long a body may take: what a slow line needs for the largest.
+const BODY_TIME_MAX: Duration = Duration::from_secs(300);
 /// Bytes of a body from which on its memory is given back at once.
 const LARGE_BODY: usize = 1 << 20;
 /// What a page's form can send without asking first.
@@ -55,13 +59,9 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     if announced.is_some_and(|len| len > BODY_BYTES_MAX as u64) {
         return refuse(parts.uri.path(), too_long());
     }
-    let expected = announced.unwrap_or(BODY_BYTES_MAX as u64) as usize;
-    let room = (expected > LARGE_BODY).then(|| LARGE_BODIES.try_acquire_many((expected >> 10) as u32)).transpose();
-    let Ok(_room) = room else {
-        let message = "too many large requests are on their way; try again in a moment".to_owned();
-        return refuse(parts.uri.path(), ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message });
-    };
-    let (response, is_large) = match bytes_of(body, &parts.headers).await {
+    let mut room = Room::default();
+    let read = tokio::time::timeout(BODY_TIME_MAX, bytes_of(body, &parts.headers, &mut room)).await;
+    let (response, is_large) = match read.unwrap_or_else(|_| Err(broken_off())) {
         Ok(bytes) => {
             let is_large = bytes.len() > LARGE_BODY;
             (next.run(Request::from_parts(parts, Body::from(bytes))).await, is_large)
@@ -75,6 +75,37 @@ pub(crate) async fn read_body(request: Request, next: Next) -> Response {
     response
 }
 
+/// What a body takes of the memory for large ones. It is taken as the bytes come: who announces much and sends little holds little.
+#[derive(Default)]
+struct Room {
+    permit: Option<SemaphorePermit<'static>>,
+    kib: u32,
+}
+
+impl Room {
+    /// Takes what a body of `len` bytes needs.
+    fn grow(&mut self, len: usize) -> Result<(), ApiError> {
+        let wanted = if len > LARGE_BODY { (len >> 10) as u32 } else { 0 };
+        if wanted <= self.kib {
+            return Ok(());
+        }
+        let Ok(more) = LARGE_BODIES.try_acquire_many(wanted - self.kib) else {
+            let message = "too many large requests are on their way; try again in a moment".to_owned();
+            return Err(ApiError { status: StatusCode::SERVICE_UNAVAILABLE, message });
+        };
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        self.kib = wanted;
+        Ok(())
+    }
+}
+
+fn broken_off() -> ApiError {
+    ApiError::bad_request("the request's body broke off or did not come")
+}
+
 fn too_long() -> ApiError {
     ApiError {
         status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -83,12 +114,19 @@ fn too_long() -> ApiError {
 }
 
 /// The whole of a body.
-async fn bytes_of(body: Body, headers: &HeaderMap) -> Result<Bytes, ApiError> {
-    match to_bytes(body, BODY_BYTES_MAX).await {
-        Ok(bytes) => expanded(bytes, headers),
-        Err(error) if std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>()) => Err(too_long()),
-        Err(_) => Err(ApiError::bad_request("the request's body broke off or did not come")),
+async fn bytes_of(mut body: Body, headers: &HeaderMap, room: &mut Room) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
+            return Err(too_long());
+        }
+        room.grow(bytes.len() + data.len())?;
+        bytes.extend_from_slice(&data);
     }
+    let bytes = expanded(bytes.freeze(), headers)?;
+    room.grow(bytes.len())?;
+    Ok(bytes)
 }
 
 /// The bytes of a body that may be compressed as Codex does it.
@@ -130,7 +168,7 @@ fn allowed(need: Need, request: &Request) -> Result<Option<String>, ApiError> {
     }
     // A command that runs the engine itself has no address, and the user's own files at hand.
     let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else { return Ok(None) };
-    let place = Place::of(address.ip());
+    let place = through_proxy(headers).map_or_else(|| Place::of(address.ip()), |(place, _)| place.max(Place::of(address.ip())));
     let from_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
     let token = token(app, headers)?;
     let reach = token.as_ref().map(|token| match token.access {
@@ -154,7 +192,9 @@ fn allowed(need: Need, request: &Request) -> Result<Option<String>, ApiError> {
         }
         Verdict::Refused => Err(ApiError {
             status: StatusCode::FORBIDDEN,
-            message: "only private networks are served; LANTERN_ACCESS=open serves everybody".into(),
+            message:
+                "only private networks are served; LANTERN_ACCESS=tokens serves tokens through a proxy, open serves everybody"
+                    .into(),
         }),
     }
 }
