@@ -49,7 +49,7 @@ type Operation = (&'static str, &'static str, &'static str, &'static str);
 
 /// Fields of every answer in the Ollama dialect.
 const ANSWER: &str = "model:text stream:truth format:text|object options:object think:truth|text logprobs:truth top_logprobs:integer \
-    truncate:truth shift:truth keep_alive:number|text";
+    truncate:truth shift:truth keep_alive:number|text _debug_render_only:truth";
 /// Fields of every answer in the other dialects.
 const SAMPLING: &str =
     "model:text stream:truth temperature:number top_p:number seed:integer num_ctx:integer keep_alive:number|text";
@@ -58,7 +58,7 @@ const CHAT: &str = "messages:list max_tokens:integer max_completion_tokens:integ
 const COMPLETIONS: &str = "prompt:text suffix:text max_tokens:integer stop:text|list stream_options:object";
 const EMBEDDINGS: &str = "model:text input:text|texts dimensions:integer encoding_format:text";
 const CREATE: &str = "model:text from:text files:object template:text system:text license:text|texts parameters:object \
-    messages:messages quantize:text stream:truth";
+    messages:messages quantize:text renderer:text parser:text requires:text stream:truth";
 const RESPONSES: &str =
     "input:text|list instructions:text max_output_tokens:integer tools:list tool_choice:any text:object reasoning:object";
 const MESSAGES: &str = "messages:list max_tokens:integer system:text|list top_k:integer stop_sequences:texts tools:list \
