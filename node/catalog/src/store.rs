@@ -341,8 +341,18 @@ mod tests {
         fs::write(manifests.join("b/bad name"), "x").unwrap();
         fs::create_dir_all(manifests.join("c/latest")).unwrap();
         std::os::unix::fs::symlink("/", manifests.join("root")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(manifests.join("b/socket")).unwrap();
+        let blobs = folder.path().join("blobs");
+        fs::create_dir(blobs.join(format!("sha256-{}", "c".repeat(64)))).unwrap();
+        std::os::unix::fs::symlink("/", blobs.join("sha256-link")).unwrap();
+        fs::write(blobs.join("notes.txt"), "x").unwrap();
         assert_eq!(store.list().iter().map(|m| m.name.to_string()).collect::<Vec<_>>(), ["b:latest"]);
         assert!(matches!(store.find(&name("a")), Err(StoreError::Damaged { .. })));
+        // What is not understood is not touched either: one of its manifests may need what seems unused.
+        let before = files(&blobs);
+        store.remove(&name("b")).unwrap();
+        store.sweep(true).unwrap();
+        assert_eq!((files(&blobs), store.list().len()), (before, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 mod server;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use catalog::{ModelName, Progress, Registry, Store};
@@ -280,4 +280,37 @@ async fn two_processes_do_not_write_one_layer() {
     assert!(refused.contains("is being fetched by another process"), "{refused}");
     drop(other);
     pull(&server, &store, "large").await.0.unwrap();
+}
+
+/// What a place was shown stays there: a redirect to another one comes without it.
+#[tokio::test]
+async fn c08_tokens_do_not_follow_redirects() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path());
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let log = shown.clone();
+    let elsewhere = testkit::serve(move |mut asked| {
+        log.lock().unwrap().push(asked.bearer.clone());
+        let body = if asked.path.ends_with(&digest(CONFIG)) { CONFIG.to_vec() } else { weights() };
+        asked.answer("200 X", &body);
+    });
+    let blob = |bytes: &[u8]| format!("/v2/library/tiny/blobs/{}", digest(bytes));
+    let home = testkit::serve(move |mut asked| match asked.path.as_str() {
+        "/token" => asked.answer("200 X", br#"{"token": "secret"}"#),
+        path if asked.bearer.is_none() => {
+            let realm = format!("{}/token", asked.host());
+            let head = format!("401 X\r\nWWW-Authenticate: Bearer realm=\"{realm}\",service=\"here\",scope=\"{path}\"");
+            asked.answer(&head, b"");
+        }
+        "/v2/library/tiny/manifests/latest" => asked.answer("200 X", &manifest(CONFIG, &weights(), weights().len())),
+        path => {
+            assert!([blob(CONFIG), blob(&weights())].contains(&path.to_owned()), "{path}");
+            let to = format!("307 X\r\nLocation: {elsewhere}{path}");
+            asked.answer(&to, b"");
+        }
+    });
+    let registry = Registry::new(&home, &home).unwrap();
+    registry.pull(&store, &ModelName::parse("tiny").unwrap(), |_| {}).await.unwrap();
+    let shown = shown.lock().unwrap();
+    assert!(shown.len() >= 2 && shown.iter().all(Option::is_none), "{shown:?}");
 }

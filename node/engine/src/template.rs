@@ -104,6 +104,8 @@ fn message(error: &Error) -> String {
 
 fn environment<'a>() -> Environment<'a> {
     let mut environment = Environment::new();
+    // It tells of the engine, not of the conversation.
+    environment.remove_global("debug");
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the standard delimiters are valid"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);

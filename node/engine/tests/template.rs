@@ -74,3 +74,49 @@ fn runaway_and_broken_templates_are_refused() {
         "wrote 5000000 bytes",
     );
 }
+
+/// Nothing of the host is in reach: no attribute of Python's objects, no other file, no environment, no endless recursion.
+#[test]
+fn f01_f02_f03_what_templates_reach_for() {
+    let conversation = serde_json::json!({"messages": [{"role": "user", "content": "hi"}]});
+    for source in [
+        "{{ messages.__class__ }}",
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ ''.__class__.__base__.__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{{ raise_exception.__globals__ }}",
+        "{{ config }}{{ request }}{{ environ }}{{ env }}",
+        "{{ messages[0].content.format(messages) }}",
+        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ messages | attr('__class__') }}",
+        "{% include '/etc/passwd' %}",
+        "{% import '/etc/passwd' as x %}{{ x }}",
+        "{% extends '/etc/passwd' %}",
+        "{% from '/etc/passwd' import x %}",
+        "{% set x = lipsum %}{{ x }}",
+        "{{ debug() }}",
+        "{{ open('/etc/passwd') }}{{ exec('1') }}{{ __import__('os') }}",
+    ] {
+        // An error, or nothing: never more than what the messages hold.
+        let text = render(source, &conversation, true).unwrap_or_default();
+        assert!(["", "hi"].contains(&text.trim()), "{source} gave {text:?}");
+    }
+    for source in [
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ 'x' * 1000000000 }}",
+        "{% for i in range(1000000000) %}x{% endfor %}",
+        "{{ range(1000000000) | list | length }}",
+        "{{ 'x'.ljust(1000000000) }}",
+        "{{ '%1000000000s' % 'x' }}",
+        "{{ '%1000000000s' | format('x') }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{{ 'x\\ny' | indent(1000000000) }}",
+        "{{ 'x'.center(1000000000) }}{{ 'x'.zfill(1000000000) }}{{ 'x'.rjust(1000000000) }}",
+        "{{ messages | tojson(indent=1000000000) }}",
+        "{{ ['x'] * 1000000000 }}",
+    ] {
+        assert!(render(source, &conversation, true).is_err(), "{source}");
+    }
+}

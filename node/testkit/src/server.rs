@@ -35,6 +35,14 @@ impl Asked {
         Some(Asked { path, range, bearer, stream })
     }
 
+    /// The address it was asked at.
+    ///
+    /// # Panics
+    /// When the connection has none any more.
+    pub fn host(&self) -> String {
+        format!("http://{}", self.stream.local_addr().expect("a connection has two ends"))
+    }
+
     /// Sends a head that announces `len` bytes; `status` may have header lines behind it. The client may have gone.
     pub fn head(&mut self, status: &str, len: usize) -> std::io::Result<()> {
         write!(self.stream, "HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n")

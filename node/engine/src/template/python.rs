@@ -1,7 +1,7 @@
 //! Values and JSON as Python templates see them.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Value, ValueKind, ValueOrKwargs};
@@ -47,6 +47,9 @@ pub(super) fn value(json: &serde_json::Value) -> Value {
 }
 
 /// Python's `is None`.
+/// Spaces that a filter may put before a line.
+const WIDTH_MAX: usize = 256;
+
 fn is_none(value: &Value) -> bool {
     value.is_none() || value.downcast_object_ref::<None>().is_some()
 }
@@ -76,10 +79,20 @@ pub(super) fn add_filters(environment: &mut Environment) {
             filters::rejectattr(state, list(value), name, test, arguments).map(generator)
         },
     );
+    environment.add_filter("format", |state: &mut State, format: &Value, arguments: Arguments| {
+        // Widths of more than three digits, and those that come as arguments, would fill memory with spaces.
+        let text = format.as_str().unwrap_or_default();
+        let wide = text.contains('*') || text.as_bytes().windows(4).any(|part| part.iter().all(u8::is_ascii_digit));
+        if wide { Err(too_wide(text)) } else { filters::format(state, format, arguments) }
+    });
     environment.add_filter("indent", indent);
     environment.add_filter("tojson", to_json);
     environment.add_test("none", is_none);
     environment.add_test("iterable", |value: &Value| !is_none(value) && value.try_iter().is_ok());
+}
+
+fn too_wide(found: impl Display) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{found:.40} is wider than {WIDTH_MAX} characters"))
 }
 
 fn list(value: Value) -> Value {
@@ -93,6 +106,9 @@ fn generator(items: Vec<Value>) -> Value {
 /// Every line but the first, and the first if asked, behind `width` spaces; empty lines stay empty unless `blank` is set.
 fn indent(text: String, width: Option<usize>, first: Option<bool>, blank: Option<bool>, named: Kwargs) -> Result<String, Error> {
     let width = width.or(named.get("width")?).unwrap_or(4);
+    if width > WIDTH_MAX {
+        return Err(too_wide(width));
+    }
     let first = first.or(named.get("first")?).unwrap_or(false);
     let blank = blank.or(named.get("blank")?).unwrap_or(false);
     named.assert_all_used()?;
@@ -106,6 +122,9 @@ fn indent(text: String, width: Option<usize>, first: Option<bool>, blank: Option
 /// Python's `json.dumps` with `ensure_ascii=False` as the default: `, ` and `: ` between items, or lines with `indent`.
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    if let Some(width) = indent.filter(|width| *width > WIDTH_MAX) {
+        return Err(too_wide(width));
+    }
     let sort_keys: Option<bool> = options.get("sort_keys")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
