@@ -40,6 +40,13 @@ def message(given):
     return result | {"content": result["content"] or ""}
 
 
+def without_thoughts(messages):
+    """The messages as templates of the bare model's family get them: what was thought before the last question is gone."""
+    last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=0)
+    said = lambda text: text.split("</think>", 1)[1].lstrip() if text.lstrip().startswith("<think>") and "</think>" in text else text
+    return [m | {"content": said(m["content"])} if i < last and m["role"] == "assistant" else m for i, m in enumerate(messages)]
+
+
 def conversations():
     with open("node/engine/tests/fixtures/templates.json", encoding="utf-8") as file:
         for name, given in json.load(file)["conversations"].items():
@@ -75,7 +82,8 @@ def cases():
                 body = {"model": MODEL, **given} | ({} if think is None else {"think": think})
                 # What can think does, unless told not to.
                 thinks = think if think is not None or "thinking" not in able else True
-                yield what, {"template": template, "think": thinks, **given}, "/api/chat", body
+                case = {"template": template, "think": thinks, **given, "messages": without_thoughts(given["messages"])}
+                yield what, case, "/api/chat", body
         if "insert" in able:
             gap = {"prompt": "def f(", "suffix": "\n    return 1"}
             yield entry["name"] + ", gap", {"template": template, **gap}, "/api/generate", {"model": MODEL, **gap}
