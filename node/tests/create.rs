@@ -204,6 +204,13 @@ fn b03_g11_h03_create_from_a_model() {
     // Where the model's own template offers tools and the Modelfile's does not, the model's own is used, and shown.
     statuses(&d.post("/api/create", &json!({ "model": "guided", "from": GUIDE, "template": template })));
     assert_eq!(show(&d, "guided")["template"], show(&d, GUIDE)["template"]);
+    // Where a renderer is named, the template only stands in for it.
+    let tools = format!("{template}{{{{ range .Tools }}}}{{{{ . }}}}{{{{ end }}}}");
+    for (renderer, shown) in [("", json!(tools)), ("qwen3-coder", show(&d, GUIDE)["template"].clone())] {
+        let body = json!({ "model": "stands-in", "from": GUIDE, "template": tools, "renderer": renderer });
+        statuses(&d.post("/api/create", &body));
+        assert_eq!(show(&d, "stands-in")["template"], shown, "{renderer}");
+    }
     // A template of the request is checked like one of a model.
     let bad = d.post("/api/generate", &json!({ "model": GUIDE, "prompt": "x", "template": "{{ nope }}" }));
     bad.is_error(400, "template error: function \"nope\" not defined");

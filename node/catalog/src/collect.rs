@@ -39,11 +39,14 @@ impl Store {
 
     /// Files of all blobs that manifests name; `None` when one of them cannot be read, or may lie where it is not seen.
     pub(crate) fn used(&self) -> Option<HashSet<Option<String>>> {
-        self.is_plain()?;
+        let (names, is_all) = self.manifests();
+        if !is_all || self.has_other_manifests() {
+            return None;
+        }
         let manifest = |name: ModelName| -> Option<Manifest> {
             serde_json::from_slice(&read_limited(&self.manifest_path(&name), MANIFEST_BYTES_MAX).ok()?).ok()
         };
-        let manifests = self.names().into_iter().map(manifest).collect::<Option<Vec<_>>>()?;
+        let manifests = names.into_iter().map(manifest).collect::<Option<Vec<_>>>()?;
         Some(
             manifests
                 .into_iter()
@@ -53,31 +56,11 @@ impl Store {
         )
     }
 
-    /// Whether every manifest is where [`Store::names`] looks: nothing unreadable, no link, no name it does not know.
-    fn is_plain(&self) -> Option<()> {
-        let is_manifests = |name: &OsStr| name.as_encoded_bytes().starts_with(b"manifest");
-        let others = fs::read_dir(self.folder()).ok()?.map(|entry| entry.map(|entry| entry.file_name()));
-        if others.collect::<io::Result<Vec<_>>>().ok()?.iter().any(|name| is_manifests(name) && name != "manifests") {
-            return None;
-        }
-        let (mut folders, mut n_files) = (vec![self.folder().join("manifests")], 0);
-        for level in 0..4 {
-            let mut inside = Vec::new();
-            for entry in folders.iter().map(fs::read_dir).collect::<io::Result<Vec<_>>>().ok()?.into_iter().flatten() {
-                let entry = entry.ok()?;
-                let kind = entry.file_type().ok()?;
-                let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                match (kind.is_dir(), kind.is_file()) {
-                    (true, _) if level < 3 => inside.push(entry.path()),
-                    (_, true) if level == 3 && !is_hidden => n_files += 1,
-                    // What an editor or a desktop left is no manifest.
-                    (_, true) if level < 3 || is_hidden => {}
-                    _ => return None,
-                }
-            }
-            folders = inside;
-        }
-        (n_files == self.names().len()).then_some(())
+    /// Whether there may be manifests in a folder beside that of all others, as programs to come may have one.
+    fn has_other_manifests(&self) -> bool {
+        let strange = |name: &OsStr| name.as_encoded_bytes().starts_with(b"manifest") && name != "manifests";
+        let entries = fs::read_dir(self.folder()).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        entries.map_or(true, |entries| entries.iter().any(|entry| strange(&entry.file_name())))
     }
 
     /// Removes what is older than a day and belongs to nobody: what processes that ended without a word left half written, and

@@ -128,21 +128,43 @@ impl Store {
 
     /// Names of all manifests that lie where one may: four levels deep, in plain folders with valid names.
     pub(crate) fn names(&self) -> Vec<ModelName> {
-        let mut paths: Vec<(PathBuf, Vec<String>)> = vec![(self.folder.join("manifests"), Vec::new())];
+        self.manifests().0
+    }
+
+    /// The same, and whether there can be no other manifest: nothing is unreadable, a link, or of a name that means nothing here.
+    pub(crate) fn manifests(&self) -> (Vec<ModelName>, bool) {
+        let (mut paths, mut is_all) = (vec![(self.folder.join("manifests"), Vec::<String>::new())], true);
         for level in 0..4 {
-            let entries = paths.into_iter().flat_map(|(folder, parts)| {
-                let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-                entries.filter_map(move |entry| {
-                    let kind = entry.file_type().ok()?;
-                    let wanted = if level == 3 { kind.is_file() } else { kind.is_dir() };
-                    let mut parts = parts.clone();
-                    parts.push(entry.file_name().into_string().ok()?);
-                    wanted.then(|| (entry.path(), parts))
-                })
-            });
-            paths = entries.collect();
+            let mut inside = Vec::new();
+            let wanted = |kind: fs::FileType| if level == 3 { kind.is_file() } else { kind.is_dir() };
+            for (folder, parts) in paths {
+                let Ok(entries) = fs::read_dir(folder) else {
+                    is_all = false;
+                    continue;
+                };
+                for entry in entries {
+                    let facts = |entry: fs::DirEntry| Some((entry.file_type().ok()?, entry.file_name().into_string().ok()?));
+                    match entry.ok().and_then(facts) {
+                        Some((kind, name)) if wanted(kind) => {
+                            inside.push([parts.as_slice(), &[name]].concat());
+                        }
+                        // What an editor or a desktop left is no manifest.
+                        Some((kind, _)) if level < 3 && kind.is_file() => {}
+                        _ => is_all = false,
+                    }
+                }
+            }
+            let path = |parts: &Vec<String>| parts.iter().fold(self.folder.join("manifests"), |path, part| path.join(part));
+            paths = inside.into_iter().map(|parts| (path(&parts), parts)).collect();
         }
-        paths.into_iter().filter_map(|(_, p)| ModelName::from_parts([&p[0], &p[1], &p[2], &p[3]]).ok()).collect()
+        let mut names = Vec::with_capacity(paths.len());
+        for (_, parts) in paths {
+            match ModelName::from_parts([&parts[0], &parts[1], &parts[2], &parts[3]]) {
+                Ok(name) => names.push(name),
+                Err(_) => is_all &= parts[3].starts_with('.'),
+            }
+        }
+        (names, is_all)
     }
 
     fn read(&self, name: ModelName) -> Result<Installed, StoreError> {

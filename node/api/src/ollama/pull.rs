@@ -96,23 +96,22 @@ async fn download(app: App, name: ModelName, log: watch::Sender<Log>) {
             }
         }
     };
+    let Some(result) = result else {
+        tracing::info!("stopped pulling {name}: nobody waits for it");
+        return;
+    };
     // From here on a client that asks begins anew; those who follow learn how this one ended.
+    app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.full());
     match result {
-        Some(result) => {
-            app.pulls.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.full());
-            match result {
-                Ok(()) => {
-                    tracing::info!("pulled {name}");
-                    tell(json!({ "status": "success" }), true);
-                }
-                Err(error) => {
-                    tracing::warn!("could not pull {name}: {error}");
-                    log.send_modify(|log| log.failed = Some(status(&error)));
-                    tell(json!({ "error": error.to_string() }), true);
-                }
-            }
+        Ok(()) => {
+            tracing::info!("pulled {name}");
+            tell(json!({ "status": "success" }), true);
         }
-        None => tracing::info!("stopped pulling {name}: nobody waits for it"),
+        Err(error) => {
+            tracing::warn!("could not pull {name}: {error}");
+            log.send_modify(|log| log.failed = Some(status(&error)));
+            tell(json!({ "error": error.to_string() }), true);
+        }
     }
 }
 
